@@ -1,0 +1,38 @@
+# `make run` and `make test` are all a newcomer needs; the environment is made on the way.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/pip --disable-pip-version-check --quiet install --constraint constraints.txt
+
+SOURCES := CMakeLists.txt $(shell find src -name '*.py' -o -name '*.cpp' -o -name '*.h' -o -name '*.j2')
+
+.PHONY: setup run test lint clean
+
+setup: $(VENV)/.installed
+
+# PyTorch first and pinned: no other requirement can then bring another build of it, and the core is
+# built against that very PyTorch, so without an isolated environment.
+$(VENV)/.requirements: pyproject.toml constraints.txt
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	$(PIP) scikit-build-core cmake ninja
+	$(PIP) --no-build-isolation --editable '.[dev]'
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.requirements $(SOURCES)
+	$(PIP) --no-deps --no-build-isolation --editable .
+	touch $@
+
+run: setup
+	$(BIN)/normkit compare
+
+test: setup
+	$(BIN)/pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build

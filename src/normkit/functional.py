@@ -1,0 +1,244 @@
+"""The norms as functions, with `torch.nn.functional`'s signatures.
+
+Nothing is checked twice: the operators check what their kernels rely on, and only when one refuses
+does `normkit._errors` look for the argument to blame and say so in full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, is_grad_enabled
+
+from normkit import _errors
+from normkit.ops import batch_norm as _batch
+from normkit.ops import row_norm as _row
+from normkit.recipe import EpsMode
+
+_EPS = {d: torch.finfo(d).eps for d in (torch.float64, torch.float32, torch.bfloat16, torch.float16)}
+
+
+def layer_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    r"""Layer normalization over the trailing dimensions of each sample.
+
+    .. math::
+        y = \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} \, \gamma + \beta, \quad
+        \mu = \frac1H \sum_i x_i, \quad \sigma^2 = \frac1H \sum_i (x_i - \mu)^2
+
+    with sums over the H elements of ``normalized_shape``.
+
+    Args:
+        input: x, (\*, \*normalized_shape), float64, float32, bfloat16 or float16.
+        normalized_shape: the trailing dimensions that share statistics.
+        weight: gamma, (\*normalized_shape), of any of these dtypes, or None for 1.
+        bias: beta, likewise, or None for 0.
+        eps: added to the variance.
+
+    Returns:
+        y, with the input's shape and dtype, contiguous.
+
+    Raises:
+        ValueError: a shape, device or eps is not as above.
+        TypeError: an argument or its dtype is not as above.
+
+    Source: Ba, Kiros & Hinton (2016), https://arxiv.org/abs/1607.06450
+
+    >>> import torch, normkit as nk
+    >>> nk.functional.layer_norm(torch.tensor([[1.0, 2.0, 3.0]]), (3,), eps=0.0)
+    tensor([[-1.2247,  0.0000,  1.2247]])
+    """
+    try:
+        trailing = _trailing(input, normalized_shape)
+        if _wants_grad(input, weight, bias):
+            return _with_grad(input, weight, bias, eps, trailing, True, False, 0.0)
+        if trailing == 1:  # an argument left at its default costs the dispatcher nothing
+            return _row.layer_norm(input, weight, bias, eps)
+        return _row.layer_norm(input, weight, bias, eps, trailing)
+    except _errors.CAUGHT:
+        _errors.explain_row_norm(input, normalized_shape, weight, bias, eps)
+        raise
+
+
+def rms_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    eps: float | None = None,
+    *,
+    bias: Tensor | None = None,
+    eps_mode: EpsMode = "inside",
+    gain_offset: float = 0.0,
+) -> Tensor:
+    r"""Root-mean-square normalization over the trailing dimensions of each sample.
+
+    .. math::
+        y = \hat x \, (c + \gamma) + \beta, \quad
+        \hat x = \frac{x}{\sqrt{\tfrac1H \sum_i x_i^2 + \epsilon}} \text{ (inside)} \quad\text{or}\quad
+        \hat x = \frac{x}{\sqrt{\tfrac1H \sum_i x_i^2} + \epsilon} \text{ (outside)}
+
+    with sums over the H elements of ``normalized_shape``.
+
+    Args:
+        input: x, (\*, \*normalized_shape), float64, float32, bfloat16 or float16.
+        normalized_shape: the trailing dimensions that share statistics.
+        weight: gamma, (\*normalized_shape), of any of these dtypes, or None for a gain of 1.
+        eps: keeps the division finite; None for ``torch.finfo(input.dtype).eps``.
+        bias: beta, likewise, or None for 0.
+        eps_mode: whether eps stands inside or outside the root.
+        gain_offset: c, for weights stored as what the gain has above c; applies to a weight.
+
+    Returns:
+        y, with the input's shape and dtype, contiguous.
+
+    Raises:
+        ValueError: a shape, device, eps or eps_mode is not as above.
+        TypeError: an argument or its dtype is not as above.
+
+    Source: Zhang & Sennrich (2019), https://arxiv.org/abs/1910.07467
+
+    >>> import torch, normkit as nk
+    >>> nk.functional.rms_norm(torch.tensor([[3.0, 4.0]]), (2,), eps=0.0)
+    tensor([[0.8485, 1.1314]])
+    """
+    try:
+        trailing = _trailing(input, normalized_shape)
+        if eps is None:
+            eps = _EPS[input.dtype]
+        if eps_mode == "inside" and gain_offset == 0.0 and not _wants_grad(input, weight, bias):
+            return _row.rms_norm(input, weight, bias, eps, trailing)
+        outside = _errors.is_outside(eps_mode)
+        if _wants_grad(input, weight, bias):
+            return _with_grad(input, weight, bias, eps, trailing, False, outside, gain_offset)
+        return _row.rms_norm(input, weight, bias, eps, trailing, outside, gain_offset)
+    except _errors.CAUGHT:
+        _errors.explain_row_norm(input, normalized_shape, weight, bias, eps, gain_offset)
+        raise
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    r"""Batch normalization of each channel over the batch and all positions.
+
+    .. math::
+        y = \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} \, \gamma + \beta
+
+    In training mu and sigma^2 are the batch's mean and biased variance over its m values per channel,
+    and the running statistics, where given, move towards mu and the unbiased variance,
+    ``running = (1 - momentum) * running + momentum * batch``. In inference mu and sigma^2 are the
+    running statistics.
+
+    Args:
+        input: x, (N, C, \*), float64, float32, bfloat16 or float16.
+        running_mean: (C,), changed in training; may be None in training.
+        running_var: likewise.
+        weight: gamma, (C,), of any of these dtypes, or None for 1.
+        bias: beta, likewise, or None for 0.
+        training: whether to use the batch's statistics.
+        momentum: the share of the new batch in the running statistics.
+        eps: added to the variance.
+
+    Returns:
+        y, with the input's shape and dtype; channels-last where the input is, else contiguous.
+        An empty batch gives an empty result and leaves the running statistics as they are.
+
+    Raises:
+        ValueError: a shape, device or eps is not as above, or a training batch has one value per
+            channel. The running statistics are then as they were.
+        TypeError: an argument or its dtype is not as above.
+
+    Source: Ioffe & Szegedy (2015), https://arxiv.org/abs/1502.03167
+
+    >>> import torch, normkit as nk
+    >>> x = torch.tensor([[1.0], [3.0]])
+    >>> nk.functional.batch_norm(x, None, None, training=True, eps=0.0)
+    tensor([[-1.],
+            [ 1.]])
+    """
+    return tracked_batch_norm(input, running_mean, running_var, None, weight, bias, training, momentum, eps)
+
+
+def tracked_batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    num_batches_tracked: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float | None,
+    eps: float,
+) -> Tensor:
+    """`batch_norm` that also counts batches, as the layers do; a momentum of None averages them all."""
+    try:
+        if training:
+            count = input.numel() // max(1, input.shape[1])
+            tracked = (running_mean, running_var, num_batches_tracked)
+            if count == 1 or not _errors.may_update(tracked, input, momentum):
+                raise RuntimeError("normkit: refused")
+            output, statistics = _train(input, weight, bias, eps)
+            if count == 0:  # nothing to learn from, but a batch all the same, as PyTorch has it
+                tracked = (None, None, num_batches_tracked)
+            if any(t is not None for t in tracked):
+                _batch.batch_norm_update(*tracked, statistics.detach(), max(count, 2), momentum)
+            return output
+        if _wants_grad(input, weight, bias) and not torch.compiler.is_compiling():
+            return _batch.BatchNormInference.apply(input, running_mean, running_var, weight, bias, eps)  # type: ignore[no-any-return, no-untyped-call]
+        return _batch.batch_norm(input, running_mean, running_var, weight, bias, eps)
+    except _errors.CAUGHT:
+        _errors.explain_batch_norm(
+            input, running_mean, running_var, num_batches_tracked, weight, bias, training, momentum, eps
+        )
+        raise
+
+
+def _train(input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    if _wants_grad(input, weight, bias) and not torch.compiler.is_compiling():
+        return _batch.BatchNormTrain.apply(input, weight, bias, eps)  # type: ignore[no-any-return, no-untyped-call]
+    output, statistics = _batch.batch_norm_train(input, weight, bias, eps)
+    return output, statistics
+
+
+def _trailing(input: Tensor, normalized_shape: Sequence[int]) -> int:
+    trailing = len(normalized_shape)
+    if input.shape[-trailing:] != tuple(normalized_shape):
+        raise RuntimeError("normkit: refused")
+    return trailing
+
+
+def _wants_grad(input: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool:
+    return is_grad_enabled() and (
+        input.requires_grad
+        or (weight is not None and weight.requires_grad)
+        or (bias is not None and bias.requires_grad)
+    )
+
+
+def _with_grad(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    trailing: int,
+    centred: bool,
+    outside: bool,
+    gain_offset: float,
+) -> Tensor:
+    arguments = (input, weight, bias, eps, trailing, centred, outside, gain_offset)
+    if torch.compiler.is_compiling():  # the compiler derives the gradient from the operator's own formula
+        return _row.row_norm_fwd(*arguments)[0]
+    return _row.RowNorm.apply(*arguments)  # type: ignore[no-any-return, no-untyped-call]

@@ -1,0 +1,78 @@
+// One decision, made when the library is loaded: which instruction set's tables serve.
+#include <cstdlib>
+#include <cstring>
+
+#include "kernels.h"
+
+#define NORMKIT_DECLARE_TABLES(isa)                  \
+  namespace normkit::isa {                           \
+  extern const Kernels<double> table_double;         \
+  extern const Kernels<float> table_float;           \
+  extern const Kernels<bfloat16> table_bfloat16;     \
+  extern const Kernels<float16> table_float16;       \
+  }
+
+NORMKIT_DECLARE_TABLES(portable)
+#ifdef NORMKIT_X86
+NORMKIT_DECLARE_TABLES(avx2)
+NORMKIT_DECLARE_TABLES(avx512)
+#endif
+
+namespace normkit {
+namespace {
+
+enum class Isa { portable, avx2, avx512 };
+
+Isa best() {
+#ifdef NORMKIT_X86
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+    return Isa::avx512;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+      __builtin_cpu_supports("f16c"))
+    return Isa::avx2;
+#endif
+  return Isa::portable;
+}
+
+// NORMKIT_CPU can only ask for less than the CPU has: more would end in an illegal instruction.
+Isa choose() {
+  const Isa limit = best();
+  const char* wanted = std::getenv("NORMKIT_CPU");
+  if (!wanted) return limit;
+  if (!std::strcmp(wanted, "portable")) return Isa::portable;
+  if (!std::strcmp(wanted, "avx2") && limit >= Isa::avx2) return Isa::avx2;
+  return limit;
+}
+
+const Isa chosen = choose();
+
+template <class T>
+const Kernels<T>& pick(const Kernels<T>& portable, [[maybe_unused]] const Kernels<T>& avx2,
+                       [[maybe_unused]] const Kernels<T>& avx512) {
+  return chosen == Isa::avx512 ? avx512 : chosen == Isa::avx2 ? avx2 : portable;
+}
+
+}  // namespace
+
+#ifdef NORMKIT_X86
+#define NORMKIT_PICK(T, table)                                               \
+  template <> const Kernels<T>& kernels<T>() {                               \
+    return pick<T>(portable::table, avx2::table, avx512::table);             \
+  }
+#else
+#define NORMKIT_PICK(T, table) \
+  template <> const Kernels<T>& kernels<T>() { return portable::table; }
+#endif
+
+NORMKIT_PICK(double, table_double)
+NORMKIT_PICK(float, table_float)
+NORMKIT_PICK(bfloat16, table_bfloat16)
+NORMKIT_PICK(float16, table_float16)
+
+const char* instruction_set() {
+  return chosen == Isa::avx512 ? "avx512" : chosen == Isa::avx2 ? "avx2" : "portable";
+}
+
+}  // namespace normkit

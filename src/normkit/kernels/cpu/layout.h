@@ -1,0 +1,96 @@
+// How a BatchNorm input (N, C, *) lies in memory, and which kernels that calls for.
+#pragma once
+
+#include "tensors.h"
+
+namespace normkit {
+
+template <class T> accumulate_t<T> first_element(const T* p) {
+  accumulate_t<T> value;
+  kernels<T>().widen(p, &value, 1);
+  return value;
+}
+
+struct Layout {
+  Tensor tensor;  // the input, or a contiguous copy of it
+  int64_t batch, channels, positions;
+  bool interleaved = false;
+  int64_t stride_n = 0, stride_c = 0;  // planar: element (n, c, s) at n * stride_n + c * stride_c + s
+  int64_t stride_row = 0;              // interleaved: element (row, c) at row * stride_row + c
+
+  explicit Layout(const Tensor& x) : tensor(x) {
+    const Sizes sizes = x.sizes();
+    batch = sizes[0];
+    channels = sizes[1];
+    positions = 1;
+    for (size_t d = 2; d < sizes.size(); ++d) positions *= sizes[d];
+    if (positions == 1 ? try_interleaved(x) : try_planar(x) || try_interleaved(x)) return;
+    tensor = torch::stable::contiguous(x);
+    if (!(positions == 1 ? try_interleaved(tensor) : try_planar(tensor)))
+      STD_TORCH_CHECK(false, "normkit: a contiguous copy is not contiguous");
+  }
+
+  // grad_output, brought into the same layout as the input.
+  Layout(const Tensor& grad, const Layout& like) : Layout(like) {
+    tensor = grad;
+    if (interleaved ? try_interleaved(grad) : try_planar(grad)) return;
+    tensor = like.output(grad);
+    torch::stable::copy_(tensor, grad);
+    if (!(interleaved ? try_interleaved(tensor) : try_planar(tensor)))
+      STD_TORCH_CHECK(false, "normkit: a dense copy is not dense");
+  }
+
+  int64_t rows() const { return batch * positions; }
+
+  // An uninitialised dense tensor of x's shape and dtype: channels-last where x is, else contiguous.
+  Tensor output(const Tensor& x) const {
+    const Sizes sizes = x.sizes();
+    if (!interleaved || positions == 1) return empty(sizes, x.scalar_type());
+    std::vector<int64_t> strides(sizes.size());
+    strides[1] = 1;
+    int64_t next = channels;
+    for (size_t d = sizes.size() - 1; d >= 2; --d) {
+      strides[d] = next;
+      next *= sizes[d];
+    }
+    strides[0] = next;
+    return empty_strided(sizes, Sizes(strides.data(), strides.size()), x.scalar_type());
+  }
+
+ private:
+  bool try_planar(const Tensor& x) {
+    const Sizes sizes = x.sizes(), strides = x.strides();
+    int64_t expected = 1;
+    for (size_t d = sizes.size() - 1; d >= 2; --d) {
+      if (sizes[d] != 1 && strides[d] != expected) return false;
+      expected *= sizes[d];
+    }
+    interleaved = false;
+    stride_n = strides[0];
+    stride_c = strides[1];
+    return true;
+  }
+
+  bool try_interleaved(const Tensor& x) {
+    const Sizes sizes = x.sizes(), strides = x.strides();
+    if (channels != 1 && strides[1] != 1) return false;
+    int64_t step = channels, expected = 0;
+    bool found = false;  // the innermost dimension that says how far apart rows lie
+    const auto fits = [&](size_t d) {
+      if (sizes[d] == 1) return true;
+      if (!found) step = expected = strides[d];
+      found = true;
+      if (strides[d] != expected) return false;
+      expected *= sizes[d];
+      return true;
+    };
+    for (size_t d = sizes.size() - 1; d >= 2; --d)
+      if (!fits(d)) return false;
+    if (!fits(0)) return false;
+    interleaved = true;
+    stride_row = step;
+    return true;
+  }
+};
+
+}  // namespace normkit

@@ -1,0 +1,222 @@
+// The row-norm operators: LayerNorm and RMSNorm, forward and backward.
+//
+// statistics, the second result of row_norm_fwd, is (k, rows) in the accumulation dtype:
+// rstd; then mean and residual where centred; then slope where eps stands outside the root.
+#include "tensors.h"
+
+namespace normkit {
+namespace {
+
+// x as rows of n adjacent elements, each `stride` after the last; copied where it is not so.
+struct Rows {
+  Tensor tensor;
+  int64_t count, n, stride;
+
+  Rows(const Tensor& x, const char* name, int64_t trailing) : tensor(x) {
+    STD_TORCH_CHECK(x.is_cpu(), "normkit: ", name, " must be on the CPU");
+    const Sizes sizes = x.sizes();
+    n = count = 1;
+    const int64_t lead = int64_t(sizes.size()) - trailing;
+    for (int64_t d = 0; d < int64_t(sizes.size()); ++d) (d < lead ? count : n) *= sizes[d];
+    stride = n;
+    if (x.is_contiguous() || strided(sizes, x.strides(), lead)) return;
+    tensor = torch::stable::contiguous(x);
+    stride = n;
+  }
+
+ private:
+  bool strided(Sizes sizes, Sizes strides, int64_t lead) {
+    int64_t expected = 1;
+    for (int64_t d = int64_t(sizes.size()) - 1; d >= lead; --d) {
+      if (sizes[d] != 1 && strides[d] != expected) return false;
+      expected *= sizes[d];
+    }
+    bool found = false;
+    for (int64_t d = lead - 1; d >= 0; --d) {
+      if (sizes[d] == 1) continue;
+      if (!found) {
+        stride = expected = strides[d];
+        found = true;
+      }
+      if (strides[d] != expected) return false;
+      expected *= sizes[d];
+    }
+    return true;
+  }
+};
+
+// The input's trailing dimensions that make up a row; a parameter must have just their shape.
+void check_parameter(const OptionalTensor& p, const char* name, const Tensor& x, int64_t trailing) {
+  if (!p) return;
+  const Sizes own = p->sizes(), all = x.sizes();
+  STD_TORCH_CHECK(std::equal(own.begin(), own.end(), all.end() - trailing, all.end()),
+                  "normkit: ", name, " must have the shape of the input's normalized dimensions");
+}
+
+void check_trailing(const Tensor& x, int64_t trailing) {
+  STD_TORCH_CHECK(trailing >= 1 && trailing <= x.dim(), "normkit: trailing must be in [1, ",
+                  x.dim(), "]");
+}
+
+// What of the recipe a kernel needs to know.
+struct Variant {
+  double eps;
+  bool centred = false;
+  bool outside = false;
+  double gain_offset = 0;
+
+  int64_t statistics() const { return 1 + 2 * centred + outside; }
+};
+
+template <class A>
+RowStatistics<A> views(const Tensor& statistics, int64_t rows, const Variant& v) {
+  A* next = mutable_data<A>(statistics);
+  RowStatistics<A> s;
+  s.rstd = next;
+  if (v.centred) {
+    s.mean = next += rows;
+    s.residual = next += rows;
+  }
+  if (v.outside) s.slope = next += rows;
+  return s;
+}
+
+// Normalises x; writes the statistics where the backward pass will want them.
+Tensor forward(const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias,
+               int64_t trailing, const Variant& v, OptionalTensor* statistics) {
+  check_trailing(x, trailing);
+  check_parameter(weight, "weight", x, trailing);
+  check_parameter(bias, "bias", x, trailing);
+  STD_TORCH_CHECK(v.eps >= 0, "normkit: eps must not be negative");
+  const Rows rows(x, "input", trailing);
+  const ScalarType type = x.scalar_type();
+  const Tensor y = empty(x.sizes(), type);
+  with_type(type, "input", [&](auto element) {
+    using T = decltype(element);
+    using A = accumulate_t<T>;
+    if (statistics) *statistics = empty({v.statistics(), rows.count}, scalar_type_of<A>());
+    if (rows.n == 0) {
+      if (statistics) torch::stable::zero_(**statistics);
+      return;
+    }
+    const Vector<A> gain(weight, "weight", rows.n, v.gain_offset), shift(bias, "bias", rows.n);
+    RowForward<T> p{};
+    p.x = data<T>(rows.tensor);
+    p.x_stride = rows.stride;
+    p.y = mutable_data<T>(y);
+    p.gain = gain.get();
+    p.bias = shift.get();
+    if (statistics) p.save = views<A>(**statistics, rows.count, v);
+    p.n = rows.n;
+    p.eps = v.eps;
+    p.centred = v.centred;
+    p.outside = v.outside;
+    const auto kernel = kernels<T>().row_forward;
+    parallel(rows.count, rows.n, [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
+  });
+  return y;
+}
+
+Tensor layer_norm(const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias,
+                  double eps, int64_t trailing) {
+  return forward(x, weight, bias, trailing, {eps, true}, nullptr);
+}
+
+Tensor rms_norm(const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias,
+                double eps, int64_t trailing, bool outside, double gain_offset) {
+  return forward(x, weight, bias, trailing, {eps, false, outside, gain_offset}, nullptr);
+}
+
+std::tuple<Tensor, Tensor> row_norm_fwd(const Tensor& x, const OptionalTensor& weight,
+                                        const OptionalTensor& bias, double eps, int64_t trailing,
+                                        bool centred, bool outside, double gain_offset) {
+  OptionalTensor statistics;
+  Tensor y = forward(x, weight, bias, trailing, {eps, centred, outside, gain_offset}, &statistics);
+  return {y, *statistics};
+}
+
+// Rows whose weight gradients make one partial sum: a function of the shape alone, so that the sum
+// does not depend on the number of threads. At most kMaxBlocks partials keep their traffic small.
+constexpr int64_t kMinBlockRows = 32;
+constexpr int64_t kMaxBlocks = 128;
+
+int64_t block_rows(int64_t rows) {
+  return std::max(kMinBlockRows, (rows + kMaxBlocks - 1) / kMaxBlocks);
+}
+
+// Sums the blocks' partials in their order and rounds once to the parameter's dtype.
+Tensor reduce_partials(const std::vector<double>& partials, int64_t blocks, int64_t n,
+                       const Tensor& like) {
+  const Tensor grad = empty(like.sizes(), like.scalar_type());
+  std::vector<double> sum(n, 0.0);
+  parallel(n, blocks, [&](int64_t begin, int64_t end) {
+    for (int64_t b = 0; b < blocks; ++b)
+      for (int64_t i = begin; i < end; ++i) sum[i] += partials[b * n + i];
+  });
+  fill(grad, n, [&](int64_t i) { return sum[i]; });
+  return grad;
+}
+
+std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(
+    const Tensor& grad_y, const Tensor& x, const Tensor& statistics, const OptionalTensor& weight,
+    const OptionalTensor& bias, int64_t trailing, bool centred, bool outside, double gain_offset,
+    bool input_grad, bool weight_grad, bool bias_grad) {
+  const Variant v{0, centred, outside, gain_offset};
+  const ScalarType type = x.scalar_type();
+  check_trailing(x, trailing);
+  check_parameter(weight, "weight", x, trailing);
+  check_parameter(bias, "bias", x, trailing);
+  STD_TORCH_CHECK(grad_y.scalar_type() == type && same_sizes(grad_y, x),
+                  "normkit: grad_output must have the input's shape and dtype");
+  weight_grad = weight_grad && weight;
+  bias_grad = bias_grad && bias;
+  const Rows rows(x, "input", trailing);
+  const Rows grad_rows(grad_y, "grad_output", trailing);
+  const Tensor grad_x = input_grad ? empty(x.sizes(), type) : none(type);
+  const int64_t per_block = block_rows(rows.count);
+  const int64_t blocks = rows.n == 0 ? 0 : (rows.count + per_block - 1) / per_block;
+  std::vector<double> gain_partials(weight_grad ? blocks * rows.n : 0);
+  std::vector<double> bias_partials(bias_grad ? blocks * rows.n : 0);
+  with_type(type, "input", [&](auto element) {
+    using T = decltype(element);
+    using A = accumulate_t<T>;
+    STD_TORCH_CHECK(statistics.numel() == v.statistics() * rows.count &&
+                        statistics.scalar_type() == scalar_type_of<A>(),
+                    "normkit: statistics are not those of the input");
+    const Vector<A> gain(weight, "weight", rows.n, gain_offset);
+    RowBackward<T> p{};
+    p.grad_y = data<T>(grad_rows.tensor);
+    p.grad_y_stride = grad_rows.stride;
+    p.x = data<T>(rows.tensor);
+    p.x_stride = rows.stride;
+    p.gain = gain.get();
+    p.saved = views<A>(statistics, rows.count, v);
+    p.grad_x = input_grad ? mutable_data<T>(grad_x) : nullptr;
+    p.rows = rows.count;
+    p.n = rows.n;
+    p.block_rows = per_block;
+    p.grad_gain = weight_grad ? gain_partials.data() : nullptr;
+    p.grad_bias = bias_grad ? bias_partials.data() : nullptr;
+    const auto kernel = kernels<T>().row_backward;
+    parallel(blocks, per_block * rows.n, [&](int64_t begin, int64_t end) {
+      RowBackward<T> mine = p;
+      std::vector<A> scratch(weight_grad || bias_grad ? 2 * rows.n : 0);
+      mine.scratch = scratch.data();
+      kernel(mine, begin, end);
+    });
+  });
+  return {grad_x,
+          weight_grad ? reduce_partials(gain_partials, blocks, rows.n, *weight) : none(type),
+          bias_grad ? reduce_partials(bias_partials, blocks, rows.n, *bias) : none(type)};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(normkit, CPU, m) {
+  m.impl("layer_norm", TORCH_BOX(&layer_norm));
+  m.impl("rms_norm", TORCH_BOX(&rms_norm));
+  m.impl("row_norm_fwd", TORCH_BOX(&row_norm_fwd));
+  m.impl("row_norm_bwd", TORCH_BOX(&row_norm_bwd));
+}
+
+}  // namespace normkit

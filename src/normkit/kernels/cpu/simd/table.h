@@ -1,0 +1,36 @@
+// The kernels of one instruction set, gathered into its tables.
+#pragma once
+
+#include "channel_norm.h"
+#include "row_norm.h"
+
+namespace normkit::NORMKIT_ISA {
+
+template <class T> void widen_all(const T* from, accumulate_t<T>* to, int64_t n) {
+  sweep<accumulate_t<T>>(0, n, [&](int, int64_t i, auto width) {
+    store(to + i, load(from + i, width), width);
+  });
+}
+
+template <class T> constexpr Kernels<T> make_table() {
+  return {
+      &widen_all<T>,
+      &row_forward<T>,
+      &row_backward<T>,
+      &planar_moments<T>,
+      &planar_apply<T>,
+      &planar_gradient_sums<T>,
+      &planar_gradient<T>,
+      &interleaved_moments<T>,
+      &interleaved_apply<T>,
+      &interleaved_gradient_sums<T>,
+      &interleaved_gradient<T>,
+  };
+}
+
+extern const Kernels<double> table_double = make_table<double>();
+extern const Kernels<float> table_float = make_table<float>();
+extern const Kernels<bfloat16> table_bfloat16 = make_table<bfloat16>();
+extern const Kernels<float16> table_float16 = make_table<float16>();
+
+}  // namespace normkit::NORMKIT_ISA

@@ -1,0 +1,146 @@
+// What the operators need of PyTorch, over its stable C interface only.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+
+namespace normkit {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+using Sizes = torch::headeronly::IntHeaderOnlyArrayRef;
+
+// Elements below which starting a thread costs more than it brings; PyTorch's own figure.
+constexpr int64_t kGrain = 32768;
+
+// f(begin, end) over [0, count) items of `cost` elements each, on PyTorch's threads.
+template <class F> void parallel(int64_t count, int64_t cost, const F& f) {
+  if (count <= 0) return;
+  if (count == 1 || count * cost <= kGrain) return f(int64_t(0), count);
+  torch::stable::parallel_for(0, count, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, cost)), f);
+}
+
+template <class T> constexpr ScalarType scalar_type_of();
+template <> constexpr ScalarType scalar_type_of<double>() { return ScalarType::Double; }
+template <> constexpr ScalarType scalar_type_of<float>() { return ScalarType::Float; }
+template <> constexpr ScalarType scalar_type_of<bfloat16>() { return ScalarType::BFloat16; }
+template <> constexpr ScalarType scalar_type_of<float16>() { return ScalarType::Half; }
+
+// Calls f with a value of the kernel type that stands for `type`.
+template <class F> auto with_type(ScalarType type, const char* name, F&& f) {
+  switch (type) {
+    case ScalarType::Double: return f(double{});
+    case ScalarType::Float: return f(float{});
+    case ScalarType::BFloat16: return f(bfloat16{});
+    case ScalarType::Half: return f(float16{});
+    default:
+      STD_TORCH_CHECK(false, "normkit: ", name, " must be float64, float32, bfloat16 or float16");
+  }
+}
+
+inline Tensor empty_strided(Sizes sizes, Sizes strides, ScalarType type) {
+  AtenTensorHandle handle;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      sizes.size(), sizes.data(), strides.data(), torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)),
+      aoti_torch_device_type_cpu(), 0, &handle));
+  return Tensor(handle);
+}
+
+inline Tensor empty(Sizes sizes, ScalarType type) {
+  constexpr int kInline = 8;
+  int64_t small[kInline];
+  std::vector<int64_t> large;
+  int64_t* strides = small;
+  if (sizes.size() > kInline) {
+    large.resize(sizes.size());
+    strides = large.data();
+  }
+  int64_t next = 1;
+  for (int64_t d = int64_t(sizes.size()) - 1; d >= 0; --d) {
+    strides[d] = next;
+    next *= std::max<int64_t>(1, sizes[d]);
+  }
+  return empty_strided(sizes, Sizes(strides, sizes.size()), type);
+}
+
+inline Tensor empty(std::initializer_list<int64_t> sizes, ScalarType type) {
+  return empty(Sizes(sizes.begin(), sizes.size()), type);
+}
+
+inline Tensor none(ScalarType type) { return empty({0}, type); }
+
+template <class T> const T* data(const Tensor& t) {
+  return static_cast<const T*>(t.const_data_ptr());
+}
+template <class T> T* mutable_data(const Tensor& t) {
+  return static_cast<T*>(t.mutable_data_ptr());
+}
+
+inline bool same_sizes(const Tensor& a, const Tensor& b) {
+  const Sizes x = a.sizes(), y = b.sizes();
+  return std::equal(x.begin(), x.end(), y.begin(), y.end());
+}
+
+// A weight, bias or running statistic as n numbers of type A. Where it is stored as such it is
+// read in place; else it is converted once, so that kernels need no case for the dtype of weights.
+template <class A> class Vector {
+ public:
+  Vector(const OptionalTensor& source, const char* name, int64_t n, double offset = 0) {
+    if (!source) return;
+    STD_TORCH_CHECK(source->is_cpu(), "normkit: ", name, " must be on the CPU");
+    STD_TORCH_CHECK(source->numel() == n, "normkit: ", name, " must have ", n, " elements");
+    tensor_ = source->is_contiguous() ? *source : torch::stable::contiguous(*source);
+    const ScalarType type = tensor_->scalar_type();
+    if (type == scalar_type_of<A>() && offset == 0) {
+      data_ = normkit::data<A>(*tensor_);
+      return;
+    }
+    converted_ = std::make_unique<A[]>(std::max<int64_t>(n, 1));
+    with_type(type, name, [&](auto element) { convert<decltype(element)>(n, offset); });
+    data_ = converted_.get();
+  }
+
+  const A* get() const { return data_; }
+
+ private:
+  template <class W> void convert(int64_t n, double offset) {
+    using Widened = accumulate_t<W>;
+    const auto widened = std::make_unique<Widened[]>(std::max<int64_t>(n, 1));
+    kernels<W>().widen(normkit::data<W>(*tensor_), widened.get(), n);
+    for (int64_t i = 0; i < n; ++i) converted_[i] = A(double(widened[i]) + offset);
+  }
+
+  OptionalTensor tensor_;
+  std::unique_ptr<A[]> converted_;
+  const A* data_ = nullptr;
+};
+
+// value(i) for i in [0, n), rounded once into a tensor of any of the four dtypes.
+template <class Value> void fill(const Tensor& to, int64_t n, const Value& value) {
+  with_type(to.scalar_type(), "a gradient", [&](auto element) {
+    using T = decltype(element);
+    for (int64_t i = 0; i < n; ++i) {
+      if constexpr (std::is_same_v<T, bfloat16>)
+        mutable_data<uint16_t>(to)[i] = torch::headeronly::BFloat16(float(value(i))).x;
+      else if constexpr (std::is_same_v<T, float16>)
+        mutable_data<uint16_t>(to)[i] = torch::headeronly::Half(float(value(i))).x;
+      else
+        mutable_data<T>(to)[i] = T(value(i));
+    }
+  });
+}
+
+}  // namespace normkit

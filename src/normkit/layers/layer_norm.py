@@ -1,0 +1,26 @@
+"""The LayerNorm layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from normkit import functional
+
+
+class LayerNorm(torch.nn.LayerNorm):
+    r"""Layer normalization, a drop-in `torch.nn.LayerNorm`.
+
+    ``y = (x - mean) / sqrt(var + eps) * weight + bias``, statistics over the trailing
+    ``normalized_shape`` of each sample; see `normkit.functional.layer_norm` for shapes and errors.
+
+    Source: Ba, Kiros & Hinton (2016), https://arxiv.org/abs/1607.06450
+
+    >>> import torch, normkit as nk
+    >>> nk.LayerNorm(64)(torch.randn(16, 64)).shape
+    torch.Size([16, 64])
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalize ``input``, (*, *normalized_shape)."""
+        return functional.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)

@@ -1,0 +1,1 @@
+"""The operators: schema, fake kernel, fallback and gradient; PyTorch's dispatcher picks the kernel."""

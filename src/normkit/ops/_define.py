@@ -1,0 +1,25 @@
+"""How an operator is made known to PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+Operator: TypeAlias = Callable[..., Tensor]
+Operators: TypeAlias = Callable[..., tuple[Tensor, ...]]
+
+
+def define(schema: str, *, fallback: Callable[..., Any], fake: Callable[..., Any]) -> Any:
+    """Define ``normkit::schema`` and return it.
+
+    fallback: serves every device that has no kernel of ours.
+    fake: makes results of the right shape, dtype and strides without data, for the compiler.
+    """
+    name, signature = schema[: schema.index("(")], schema[schema.index("(") :]
+    torch.library.define(f"normkit::{name}", signature, tags=torch.Tag.pt2_compliant_tag)
+    torch.library.impl(f"normkit::{name}", "default", fallback)
+    torch.library.register_fake(f"normkit::{name}", fake)
+    return getattr(torch.ops.normkit, name).default
