@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, is_grad_enabled
+from torch.compiler import is_compiling
 
 from normkit import _errors
 from normkit.ops import batch_norm as _batch
@@ -55,12 +56,17 @@ def layer_norm(
     tensor([[-1.2247,  0.0000,  1.2247]])
     """
     try:
-        trailing = _trailing(input, normalized_shape)
-        if _wants_grad(input, weight, bias):
+        trailing = len(normalized_shape)
+        # The operator holds weight against input, so one comparison is enough for all three.
+        shape = input.shape[-trailing:] if weight is None else weight.shape
+        if shape != normalized_shape and shape != tuple(normalized_shape):
+            raise RuntimeError("normkit: refused")
+        if is_grad_enabled() and _wants_grad(input, weight, bias):
             return _with_grad(input, weight, bias, eps, trailing, True, False, 0.0)
+        operator = _row.layer_norm if is_compiling() else _row.layer_norm_direct
         if trailing == 1:  # an argument left at its default costs the dispatcher nothing
-            return _row.layer_norm(input, weight, bias, eps)
-        return _row.layer_norm(input, weight, bias, eps, trailing)
+            return operator(input, weight, bias, eps)
+        return operator(input, weight, bias, eps, trailing)
     except _errors.CAUGHT:
         _errors.explain_row_norm(input, normalized_shape, weight, bias, eps)
         raise
@@ -108,15 +114,20 @@ def rms_norm(
     tensor([[0.8485, 1.1314]])
     """
     try:
-        trailing = _trailing(input, normalized_shape)
+        trailing = len(normalized_shape)
+        shape = input.shape[-trailing:] if weight is None else weight.shape
+        if shape != normalized_shape and shape != tuple(normalized_shape):
+            raise RuntimeError("normkit: refused")
         if eps is None:
             eps = _EPS[input.dtype]
-        if eps_mode == "inside" and gain_offset == 0.0 and not _wants_grad(input, weight, bias):
-            return _row.rms_norm(input, weight, bias, eps, trailing)
-        outside = _errors.is_outside(eps_mode)
-        if _wants_grad(input, weight, bias):
+        if is_grad_enabled() and _wants_grad(input, weight, bias):
+            outside = _errors.is_outside(eps_mode)
             return _with_grad(input, weight, bias, eps, trailing, False, outside, gain_offset)
-        return _row.rms_norm(input, weight, bias, eps, trailing, outside, gain_offset)
+        operator = _row.rms_norm if is_compiling() else _row.rms_norm_direct
+        if trailing == 1 and eps_mode == "inside" and gain_offset == 0.0:
+            return operator(input, weight, bias, eps)
+        outside = _errors.is_outside(eps_mode)
+        return operator(input, weight, bias, eps, trailing, outside, gain_offset)
     except _errors.CAUGHT:
         _errors.explain_row_norm(input, normalized_shape, weight, bias, eps, gain_offset)
         raise
@@ -196,7 +207,7 @@ def tracked_batch_norm(
             if any(t is not None for t in tracked):
                 _batch.batch_norm_update(*tracked, statistics.detach(), max(count, 2), momentum)
             return output
-        if _wants_grad(input, weight, bias) and not torch.compiler.is_compiling():
+        if is_grad_enabled() and _wants_grad(input, weight, bias) and not is_compiling():
             return _batch.BatchNormInference.apply(input, running_mean, running_var, weight, bias, eps)  # type: ignore[no-any-return, no-untyped-call]
         return _batch.batch_norm(input, running_mean, running_var, weight, bias, eps)
     except _errors.CAUGHT:
@@ -207,21 +218,14 @@ def tracked_batch_norm(
 
 
 def _train(input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
-    if _wants_grad(input, weight, bias) and not torch.compiler.is_compiling():
+    if is_grad_enabled() and _wants_grad(input, weight, bias) and not is_compiling():
         return _batch.BatchNormTrain.apply(input, weight, bias, eps)  # type: ignore[no-any-return, no-untyped-call]
     output, statistics = _batch.batch_norm_train(input, weight, bias, eps)
     return output, statistics
 
 
-def _trailing(input: Tensor, normalized_shape: Sequence[int]) -> int:
-    trailing = len(normalized_shape)
-    if input.shape[-trailing:] != tuple(normalized_shape):
-        raise RuntimeError("normkit: refused")
-    return trailing
-
-
 def _wants_grad(input: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool:
-    return is_grad_enabled() and (
+    return (
         input.requires_grad
         or (weight is not None and weight.requires_grad)
         or (bias is not None and bias.requires_grad)
@@ -239,6 +243,6 @@ def _with_grad(
     gain_offset: float,
 ) -> Tensor:
     arguments = (input, weight, bias, eps, trailing, centred, outside, gain_offset)
-    if torch.compiler.is_compiling():  # the compiler derives the gradient from the operator's own formula
+    if is_compiling():  # the compiler derives the gradient from the operator's own formula
         return _row.row_norm_fwd(*arguments)[0]
     return _row.RowNorm.apply(*arguments)  # type: ignore[no-any-return, no-untyped-call]

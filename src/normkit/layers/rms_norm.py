@@ -38,10 +38,9 @@ class RMSNorm(torch.nn.RMSNorm):
     RMSNorm((64,), eps=None, elementwise_affine=True, bias=True, gain_offset=1.0)
     """
 
-    # Stand for layers pickled by torch.nn.RMSNorm or made by its constructor.
-    bias: Parameter | None = None
-    eps_mode: EpsMode = "inside"
-    gain_offset: float = 0.0
+    bias: Parameter | None
+    eps_mode: EpsMode
+    gain_offset: float
 
     def __init__(
         self,
@@ -57,19 +56,19 @@ class RMSNorm(torch.nn.RMSNorm):
     ) -> None:
         """Make the layer; its parameters give the identity on normalized data."""
         is_outside(eps_mode)
+        self.gain_offset = gain_offset  # the base class's constructor sets the weight by it
         super().__init__(normalized_shape, eps, elementwise_affine, device, dtype)
         self.eps_mode = eps_mode
-        self.gain_offset = gain_offset
         if bias and elementwise_affine:
-            empty = torch.empty(self.normalized_shape, device=device, dtype=dtype)
-            self.register_parameter("bias", Parameter(empty))
-        self.reset_parameters()
+            self.bias = Parameter(torch.zeros(self.normalized_shape, device=device, dtype=dtype))
+        else:
+            self.register_parameter("bias", None)
 
     def reset_parameters(self) -> None:
         """Set the gain to 1 and the bias to 0."""
         if self.elementwise_affine:
             torch.nn.init.constant_(self.weight, 1.0 - self.gain_offset)
-        if self.bias is not None:
+        if getattr(self, "bias", None) is not None:
             torch.nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -23,3 +23,11 @@ def define(schema: str, *, fallback: Callable[..., Any], fake: Callable[..., Any
     torch.library.impl(f"normkit::{name}", "default", fallback)
     torch.library.register_fake(f"normkit::{name}", fake)
     return getattr(torch.ops.normkit, name).default
+
+
+def direct(operator: Any) -> Any:
+    """The operator without the Python frame that wraps it: a tenth of a small call's time.
+
+    For eager calls only: the compiler knows the operator, not this.
+    """
+    return getattr(operator, "_op", operator)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from normkit.kernels import pytorch
 from normkit.kernels.pytorch import accumulation_dtype
-from normkit.ops._define import Operator, Operators, define
+from normkit.ops._define import Operator, Operators, define, direct
 
 
 def _contiguous_like(x: Tensor, *_: Any) -> Tensor:
@@ -63,6 +63,8 @@ rms_norm: Operator = define(
     fallback=pytorch.rms_norm,
     fake=_contiguous_like,
 )
+layer_norm_direct: Operator = direct(layer_norm)
+rms_norm_direct: Operator = direct(rms_norm)
 row_norm_fwd: Operators = define(
     "row_norm_fwd(Tensor input, Tensor? weight, Tensor? bias, float eps, int trailing, bool centred,"
     " bool outside, float gain_offset) -> (Tensor, Tensor)",

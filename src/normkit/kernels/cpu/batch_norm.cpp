@@ -104,7 +104,7 @@ template <class A> struct Statistics {
   A *rstd, *mean, *residual, *var;
 
   Statistics(const Tensor& t, int64_t channels)
-      : rstd(mutable_data<A>(t)), mean(rstd + channels), residual(mean + channels),
+      : rstd(t.template mutable_data<A>()), mean(rstd + channels), residual(mean + channels),
         var(residual + channels) {}
 
   // shift + m.mean is the mean: kept as its rounding to A and what that lost (Knuth's two-sum).
@@ -130,8 +130,8 @@ void train_planar(const Layout& in, const Tensor& y, double eps, Statistics<A> s
                   PerChannel<A>& channel) {
   const auto& k = kernels<T>();
   const Chunks chunks(in.batch, in.positions);
-  const T* x = data<T>(in.tensor);
-  T* out = mutable_data<T>(y);
+  const T* x = in.tensor->template data<T>();
+  T* out = y.template mutable_data<T>();
   std::vector<Moments> partial(in.channels * chunks.count);
   const auto shift = [&](int64_t c) { return first_element<T>(x + c * in.stride_c); };
   by_channel(
@@ -162,8 +162,8 @@ template <class T, class A = accumulate_t<T>>
 void apply_interleaved(const Layout& in, const Tensor& y, const A* mean, const A* residual,
                        const PerChannel<A>& channel) {
   const auto& k = kernels<T>();
-  const T* x = data<T>(in.tensor);
-  T* out = mutable_data<T>(y);
+  const T* x = in.tensor->template data<T>();
+  T* out = y.template mutable_data<T>();
   parallel(in.rows(), in.channels, [&](int64_t begin, int64_t end) {
     k.interleaved_apply(x + begin * in.stride_row, in.stride_row, out + begin * in.channels,
                         end - begin, in.channels, mean, residual, channel.scale.data(),
@@ -175,7 +175,7 @@ template <class T, class A = accumulate_t<T>>
 void train_interleaved(const Layout& in, const Tensor& y, double eps, Statistics<A> stats,
                        PerChannel<A>& channel) {
   const auto& k = kernels<T>();
-  const T* x = data<T>(in.tensor);
+  const T* x = in.tensor->template data<T>();
   const int64_t C = in.channels, rows = in.rows(), per_block = block_rows(rows);
   const int64_t blocks = (rows + per_block - 1) / per_block;
   std::vector<A> shift(C);
@@ -196,23 +196,20 @@ void train_interleaved(const Layout& in, const Tensor& y, double eps, Statistics
   apply_interleaved<T>(in, y, stats.mean, stats.residual, channel);
 }
 
-std::tuple<Tensor, Tensor> batch_norm_train(const Tensor& x, const OptionalTensor& weight,
-                                            const OptionalTensor& bias, double eps) {
+std::tuple<Tensor, Tensor> batch_norm_train(const Tensor& x, const Tensor* weight,
+                                            const Tensor* bias, double eps) {
   check_batch(x);
   STD_TORCH_CHECK(eps >= 0, "normkit: eps must not be negative");
   const Layout in(x);
-  const Tensor y = in.output(x);
+  Tensor y = in.output(x);
   const ScalarType type = x.scalar_type();
   Tensor statistics = none(type);
   with_type(type, "input", [&](auto element) {
     using T = decltype(element);
     using A = accumulate_t<T>;
     const Vector<A> gain(weight, "weight", in.channels), shift(bias, "bias", in.channels);
-    statistics = empty({4, in.channels}, scalar_type_of<A>());
-    if (x.numel() == 0) {
-      torch::stable::zero_(statistics);
-      return;
-    }
+    statistics = zeros_if(x.numel() == 0, {4, in.channels}, scalar_type_of<A>());
+    if (x.numel() == 0) return;
     PerChannel<A> channel(gain, shift, in.channels);
     const Statistics<A> stats(statistics, in.channels);
     if (in.interleaved)
@@ -220,21 +217,21 @@ std::tuple<Tensor, Tensor> batch_norm_train(const Tensor& x, const OptionalTenso
     else
       train_planar<T>(in, y, eps, stats, channel);
   });
-  return {y, statistics};
+  return {std::move(y), std::move(statistics)};
 }
 
 Tensor batch_norm(const Tensor& x, const Tensor& running_mean, const Tensor& running_var,
-                  const OptionalTensor& weight, const OptionalTensor& bias, double eps) {
+                  const Tensor* weight, const Tensor* bias, double eps) {
   check_batch(x);
   STD_TORCH_CHECK(eps >= 0, "normkit: eps must not be negative");
   const Layout in(x);
-  const Tensor y = in.output(x);
+  Tensor y = in.output(x);
   with_type(x.scalar_type(), "input", [&](auto element) {
     using T = decltype(element);
     using A = accumulate_t<T>;
     const int64_t C = in.channels;
     const Vector<A> gain(weight, "weight", C), shift(bias, "bias", C);
-    const Vector<A> mean(running_mean, "running_mean", C), var(running_var, "running_var", C);
+    const Vector<A> mean(&running_mean, "running_mean", C), var(&running_var, "running_var", C);
     if (x.numel() == 0) return;
     PerChannel<A> channel(gain, shift, C);
     for (int64_t c = 0; c < C; ++c) channel.set(c, 1.0 / std::sqrt(double(var.get()[c]) + eps));
@@ -242,8 +239,8 @@ Tensor batch_norm(const Tensor& x, const Tensor& running_mean, const Tensor& run
     if (in.interleaved)
       return apply_interleaved<T>(in, y, mean.get(), residual.data(), channel);
     const auto kernel = kernels<T>().planar_apply;
-    const T* from = data<T>(in.tensor);
-    T* to = mutable_data<T>(y);
+    const T* from = in.tensor->template data<T>();
+    T* to = y.template mutable_data<T>();
     parallel(in.batch * C, in.positions, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t n = i / C, c = i % C;
@@ -267,7 +264,7 @@ template <class A> struct Gradient {
 
   Gradient(const Tensor& statistics, const Vector<A>& weight, int64_t channels, bool training,
            double count)
-      : stats(statistics, channels), channel(weight, Vector<A>({}, "", channels), channels),
+      : stats(statistics, channels), channel(weight, Vector<A>(nullptr, "", channels), channels),
         mean_grad(channels), mean_grad_x(channels), grad(channels), grad_x_hat(channels),
         training(training), count(count) {
     for (int64_t c = 0; c < channels; ++c) channel.set(c, double(stats.rstd[c]));
@@ -286,7 +283,7 @@ template <class T, class A = accumulate_t<T>>
 void backward_planar(const Layout& g, const Layout& in, T* grad_x, Gradient<A>& to) {
   const auto& k = kernels<T>();
   const Chunks chunks(in.batch, in.positions);
-  const T *x = data<T>(in.tensor), *grad_y = data<T>(g.tensor);
+  const T *x = in.tensor->template data<T>(), *grad_y = g.tensor->template data<T>();
   std::vector<GradientSums> partial(in.channels * chunks.count);
   by_channel(
       in.channels, chunks,
@@ -321,7 +318,7 @@ void backward_planar(const Layout& g, const Layout& in, T* grad_x, Gradient<A>& 
 template <class T, class A = accumulate_t<T>>
 void backward_interleaved(const Layout& g, const Layout& in, T* grad_x, Gradient<A>& to) {
   const auto& k = kernels<T>();
-  const T *x = data<T>(in.tensor), *grad_y = data<T>(g.tensor);
+  const T *x = in.tensor->template data<T>(), *grad_y = g.tensor->template data<T>();
   const int64_t C = in.channels, rows = in.rows(), per_block = block_rows(rows);
   const int64_t blocks = (rows + per_block - 1) / per_block;
   std::vector<double> grad(blocks * C), grad_x_hat(blocks * C);
@@ -347,16 +344,16 @@ void backward_interleaved(const Layout& g, const Layout& in, T* grad_x, Gradient
   });
 }
 
-Tensor sums_like(const OptionalTensor& like, const std::vector<double>& sums) {
-  const Tensor grad = empty(like->sizes(), like->scalar_type());
+Tensor sums_like(const Tensor* like, const std::vector<double>& sums) {
+  Tensor grad = empty(like->sizes(), like->scalar_type());
   fill(grad, int64_t(sums.size()), [&](int64_t i) { return sums[i]; });
   return grad;
 }
 
 std::tuple<Tensor, Tensor, Tensor> batch_norm_bwd(const Tensor& grad_y, const Tensor& x,
                                                   const Tensor& statistics,
-                                                  const OptionalTensor& weight,
-                                                  const OptionalTensor& bias, bool training,
+                                                  const Tensor* weight,
+                                                  const Tensor* bias, bool training,
                                                   bool input_grad, bool weight_grad,
                                                   bool bias_grad) {
   check_batch(x);
@@ -365,8 +362,8 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_bwd(const Tensor& grad_y, const Te
                   "normkit: grad_output must have the input's shape, dtype and device");
   const Layout in(x);
   const Layout g(grad_y, in);
-  const Tensor grad_x = input_grad ? in.output(x) : none(type);
-  std::tuple<Tensor, Tensor, Tensor> result{grad_x, none(type), none(type)};
+  std::tuple<Tensor, Tensor, Tensor> result{input_grad ? in.output(x) : none(type), none(type),
+                                            none(type)};
   with_type(type, "input", [&](auto element) {
     using T = decltype(element);
     using A = accumulate_t<T>;
@@ -375,7 +372,7 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_bwd(const Tensor& grad_y, const Te
                     "normkit: statistics are not those of the input");
     const Vector<A> gain(weight, "weight", in.channels);
     Gradient<A> to(statistics, gain, in.channels, training, double(in.rows()));
-    T* out = input_grad ? mutable_data<T>(grad_x) : nullptr;
+    T* out = input_grad ? std::get<0>(result).template mutable_data<T>() : nullptr;
     if (x.numel() > 0 && in.interleaved) backward_interleaved<T>(g, in, out, to);
     if (x.numel() > 0 && !in.interleaved) backward_planar<T>(g, in, out, to);
     if (weight_grad && weight) std::get<1>(result) = sums_like(weight, to.grad_x_hat);
@@ -386,20 +383,21 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_bwd(const Tensor& grad_y, const Te
 
 // running = (1 - momentum) * running + momentum * batch, written in the running tensor's own dtype.
 template <class Batch>
-void move_towards(Tensor running, int64_t channels, double momentum, const Batch& batch) {
-  const Vector<double> old(running, "a running statistic", channels);
-  Tensor target = running.is_contiguous() ? running : torch::stable::contiguous(running);
+void move_towards(const Tensor& running, int64_t channels, double momentum, const Batch& batch) {
+  const Vector<double> old(&running, "a running statistic", channels);
   const std::vector<double> before(old.get(), old.get() + channels);
-  fill(target, channels,
-       [&](int64_t c) { return (1 - momentum) * before[c] + momentum * batch(c); });
-  if (!running.is_contiguous()) torch::stable::copy_(running, target);
+  const auto value = [&](int64_t c) { return (1 - momentum) * before[c] + momentum * batch(c); };
+  if (running.is_contiguous()) return fill(running, channels, value);
+  const Tensor moved = contiguous(running);
+  fill(moved, channels, value);
+  copy(running, moved);
 }
 
-void batch_norm_update(const OptionalTensor& running_mean, const OptionalTensor& running_var,
-                       const OptionalTensor& num_batches_tracked, const Tensor& statistics,
+void batch_norm_update(const Tensor* running_mean, const Tensor* running_var,
+                       const Tensor* num_batches_tracked, const Tensor& statistics,
                        int64_t count, std::optional<double> momentum) {
-  const int64_t channels = statistics.size(1);
-  for (const OptionalTensor& t : {running_mean, running_var})
+  const int64_t channels = statistics.sizes()[1];
+  for (const Tensor* t : {running_mean, running_var})
     STD_TORCH_CHECK(!t || (t->is_cpu() && t->numel() == channels),
                     "normkit: running statistics must have one element per channel");
   STD_TORCH_CHECK(momentum || num_batches_tracked,
@@ -409,7 +407,7 @@ void batch_norm_update(const OptionalTensor& running_mean, const OptionalTensor&
     STD_TORCH_CHECK(num_batches_tracked->numel() == 1 &&
                         num_batches_tracked->scalar_type() == ScalarType::Long,
                     "normkit: num_batches_tracked must be one int64");
-    const int64_t batches = ++*mutable_data<int64_t>(*num_batches_tracked);
+    const int64_t batches = ++*num_batches_tracked->mutable_data<int64_t>();
     if (!momentum) factor = 1.0 / double(batches);
   }
   with_type(statistics.scalar_type(), "statistics", [&](auto element) {
@@ -425,10 +423,10 @@ void batch_norm_update(const OptionalTensor& running_mean, const OptionalTensor&
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(normkit, CPU, m) {
-  m.impl("batch_norm", TORCH_BOX(&batch_norm));
-  m.impl("batch_norm_train", TORCH_BOX(&batch_norm_train));
-  m.impl("batch_norm_bwd", TORCH_BOX(&batch_norm_bwd));
-  m.impl("batch_norm_update", TORCH_BOX(&batch_norm_update));
+  m.impl("batch_norm", &Boxed<batch_norm>::call);
+  m.impl("batch_norm_train", &Boxed<batch_norm_train>::call);
+  m.impl("batch_norm_bwd", &Boxed<batch_norm_bwd>::call);
+  m.impl("batch_norm_update", &Boxed<batch_norm_update>::call);
 }
 
 }  // namespace normkit

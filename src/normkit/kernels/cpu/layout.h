@@ -12,33 +12,31 @@ template <class T> accumulate_t<T> first_element(const T* p) {
 }
 
 struct Layout {
-  Tensor tensor;  // the input, or a contiguous copy of it
+  const Tensor* tensor;  // the input, or a contiguous copy of it
   int64_t batch, channels, positions;
   bool interleaved = false;
   int64_t stride_n = 0, stride_c = 0;  // planar: element (n, c, s) at n * stride_n + c * stride_c + s
   int64_t stride_row = 0;              // interleaved: element (row, c) at row * stride_row + c
 
-  explicit Layout(const Tensor& x) : tensor(x) {
+  explicit Layout(const Tensor& x) : tensor(&x) {
     const Sizes sizes = x.sizes();
     batch = sizes[0];
     channels = sizes[1];
     positions = 1;
     for (size_t d = 2; d < sizes.size(); ++d) positions *= sizes[d];
     if (positions == 1 ? try_interleaved(x) : try_planar(x) || try_interleaved(x)) return;
-    tensor = torch::stable::contiguous(x);
-    if (!(positions == 1 ? try_interleaved(tensor) : try_planar(tensor)))
-      STD_TORCH_CHECK(false, "normkit: a contiguous copy is not contiguous");
+    adopt(contiguous(x), positions == 1);
   }
 
   // grad_output, brought into the same layout as the input.
-  Layout(const Tensor& grad, const Layout& like) : Layout(like) {
-    tensor = grad;
-    if (interleaved ? try_interleaved(grad) : try_planar(grad)) return;
-    tensor = like.output(grad);
-    torch::stable::copy_(tensor, grad);
-    if (!(interleaved ? try_interleaved(tensor) : try_planar(tensor)))
-      STD_TORCH_CHECK(false, "normkit: a dense copy is not dense");
+  Layout(const Tensor& grad, const Layout& like)
+      : tensor(&grad), batch(like.batch), channels(like.channels), positions(like.positions) {
+    if (like.interleaved ? try_interleaved(grad) : try_planar(grad)) return;
+    Tensor dense = like.output(grad);
+    copy(dense, grad);
+    adopt(std::move(dense), like.interleaved);
   }
+  Layout(const Layout&) = delete;
 
   int64_t rows() const { return batch * positions; }
 
@@ -58,6 +56,14 @@ struct Layout {
   }
 
  private:
+  std::optional<Tensor> copied_;
+
+  void adopt(Tensor dense, bool as_interleaved) {
+    tensor = &copied_.emplace(std::move(dense));
+    const bool fits = as_interleaved ? try_interleaved(*tensor) : try_planar(*tensor);
+    STD_TORCH_CHECK(fits, "normkit: a dense copy is not dense");
+  }
+
   bool try_planar(const Tensor& x) {
     const Sizes sizes = x.sizes(), strides = x.strides();
     int64_t expected = 1;

@@ -9,10 +9,10 @@ namespace {
 
 // x as rows of n adjacent elements, each `stride` after the last; copied where it is not so.
 struct Rows {
-  Tensor tensor;
+  const Tensor* tensor;
   int64_t count, n, stride;
 
-  Rows(const Tensor& x, const char* name, int64_t trailing) : tensor(x) {
+  Rows(const Tensor& x, const char* name, int64_t trailing) : tensor(&x) {
     STD_TORCH_CHECK(x.is_cpu(), "normkit: ", name, " must be on the CPU");
     const Sizes sizes = x.sizes();
     n = count = 1;
@@ -20,11 +20,14 @@ struct Rows {
     for (int64_t d = 0; d < int64_t(sizes.size()); ++d) (d < lead ? count : n) *= sizes[d];
     stride = n;
     if (x.is_contiguous() || strided(sizes, x.strides(), lead)) return;
-    tensor = torch::stable::contiguous(x);
+    tensor = &copied_.emplace(contiguous(x));
     stride = n;
   }
+  Rows(const Rows&) = delete;
 
  private:
+  std::optional<Tensor> copied_;
+
   bool strided(Sizes sizes, Sizes strides, int64_t lead) {
     int64_t expected = 1;
     for (int64_t d = int64_t(sizes.size()) - 1; d >= lead; --d) {
@@ -46,7 +49,7 @@ struct Rows {
 };
 
 // The input's trailing dimensions that make up a row; a parameter must have just their shape.
-void check_parameter(const OptionalTensor& p, const char* name, const Tensor& x, int64_t trailing) {
+void check_parameter(const Tensor* p, const char* name, const Tensor& x, int64_t trailing) {
   if (!p) return;
   const Sizes own = p->sizes(), all = x.sizes();
   STD_TORCH_CHECK(std::equal(own.begin(), own.end(), all.end() - trailing, all.end()),
@@ -70,7 +73,7 @@ struct Variant {
 
 template <class A>
 RowStatistics<A> views(const Tensor& statistics, int64_t rows, const Variant& v) {
-  A* next = mutable_data<A>(statistics);
+  A* next = statistics.template mutable_data<A>();
   RowStatistics<A> s;
   s.rstd = next;
   if (v.centred) {
@@ -81,32 +84,31 @@ RowStatistics<A> views(const Tensor& statistics, int64_t rows, const Variant& v)
   return s;
 }
 
-// Normalises x; writes the statistics where the backward pass will want them.
-Tensor forward(const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias,
-               int64_t trailing, const Variant& v, OptionalTensor* statistics) {
+// Normalises x; keeps the statistics where the backward pass will want them.
+Tensor forward(const Tensor& x, const Tensor* weight, const Tensor* bias, int64_t trailing,
+               const Variant& v, std::optional<Tensor>* statistics) {
   check_trailing(x, trailing);
   check_parameter(weight, "weight", x, trailing);
   check_parameter(bias, "bias", x, trailing);
   STD_TORCH_CHECK(v.eps >= 0, "normkit: eps must not be negative");
   const Rows rows(x, "input", trailing);
   const ScalarType type = x.scalar_type();
-  const Tensor y = empty(x.sizes(), type);
+  Tensor y = empty(x.sizes(), type);
   with_type(type, "input", [&](auto element) {
     using T = decltype(element);
     using A = accumulate_t<T>;
-    if (statistics) *statistics = empty({v.statistics(), rows.count}, scalar_type_of<A>());
-    if (rows.n == 0) {
-      if (statistics) torch::stable::zero_(**statistics);
-      return;
-    }
-    const Vector<A> gain(weight, "weight", rows.n, v.gain_offset), shift(bias, "bias", rows.n);
     RowForward<T> p{};
-    p.x = data<T>(rows.tensor);
+    if (statistics) {
+      statistics->emplace(zeros_if(rows.n == 0, {v.statistics(), rows.count}, scalar_type_of<A>()));
+      p.save = views<A>(**statistics, rows.count, v);
+    }
+    if (rows.n == 0) return;
+    const Vector<A> gain(weight, "weight", rows.n, v.gain_offset), shift(bias, "bias", rows.n);
+    p.x = rows.tensor->template data<T>();
     p.x_stride = rows.stride;
-    p.y = mutable_data<T>(y);
+    p.y = y.template mutable_data<T>();
     p.gain = gain.get();
     p.bias = shift.get();
-    if (statistics) p.save = views<A>(**statistics, rows.count, v);
     p.n = rows.n;
     p.eps = v.eps;
     p.centred = v.centred;
@@ -117,22 +119,22 @@ Tensor forward(const Tensor& x, const OptionalTensor& weight, const OptionalTens
   return y;
 }
 
-Tensor layer_norm(const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias,
-                  double eps, int64_t trailing) {
+Tensor layer_norm(const Tensor& x, const Tensor* weight, const Tensor* bias, double eps,
+                  int64_t trailing) {
   return forward(x, weight, bias, trailing, {eps, true}, nullptr);
 }
 
-Tensor rms_norm(const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias,
-                double eps, int64_t trailing, bool outside, double gain_offset) {
+Tensor rms_norm(const Tensor& x, const Tensor* weight, const Tensor* bias, double eps,
+                int64_t trailing, bool outside, double gain_offset) {
   return forward(x, weight, bias, trailing, {eps, false, outside, gain_offset}, nullptr);
 }
 
-std::tuple<Tensor, Tensor> row_norm_fwd(const Tensor& x, const OptionalTensor& weight,
-                                        const OptionalTensor& bias, double eps, int64_t trailing,
-                                        bool centred, bool outside, double gain_offset) {
-  OptionalTensor statistics;
+std::tuple<Tensor, Tensor> row_norm_fwd(const Tensor& x, const Tensor* weight, const Tensor* bias,
+                                        double eps, int64_t trailing, bool centred, bool outside,
+                                        double gain_offset) {
+  std::optional<Tensor> statistics;
   Tensor y = forward(x, weight, bias, trailing, {eps, centred, outside, gain_offset}, &statistics);
-  return {y, *statistics};
+  return {std::move(y), std::move(*statistics)};
 }
 
 // Rows whose weight gradients make one partial sum: a function of the shape alone, so that the sum
@@ -147,7 +149,7 @@ int64_t block_rows(int64_t rows) {
 // Sums the blocks' partials in their order and rounds once to the parameter's dtype.
 Tensor reduce_partials(const std::vector<double>& partials, int64_t blocks, int64_t n,
                        const Tensor& like) {
-  const Tensor grad = empty(like.sizes(), like.scalar_type());
+  Tensor grad = empty(like.sizes(), like.scalar_type());
   std::vector<double> sum(n, 0.0);
   parallel(n, blocks, [&](int64_t begin, int64_t end) {
     for (int64_t b = 0; b < blocks; ++b)
@@ -158,8 +160,8 @@ Tensor reduce_partials(const std::vector<double>& partials, int64_t blocks, int6
 }
 
 std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(
-    const Tensor& grad_y, const Tensor& x, const Tensor& statistics, const OptionalTensor& weight,
-    const OptionalTensor& bias, int64_t trailing, bool centred, bool outside, double gain_offset,
+    const Tensor& grad_y, const Tensor& x, const Tensor& statistics, const Tensor* weight,
+    const Tensor* bias, int64_t trailing, bool centred, bool outside, double gain_offset,
     bool input_grad, bool weight_grad, bool bias_grad) {
   const Variant v{0, centred, outside, gain_offset};
   const ScalarType type = x.scalar_type();
@@ -172,7 +174,7 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(
   bias_grad = bias_grad && bias;
   const Rows rows(x, "input", trailing);
   const Rows grad_rows(grad_y, "grad_output", trailing);
-  const Tensor grad_x = input_grad ? empty(x.sizes(), type) : none(type);
+  Tensor grad_x = input_grad ? empty(x.sizes(), type) : none(type);
   const int64_t per_block = block_rows(rows.count);
   const int64_t blocks = rows.n == 0 ? 0 : (rows.count + per_block - 1) / per_block;
   std::vector<double> gain_partials(weight_grad ? blocks * rows.n : 0);
@@ -185,13 +187,13 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(
                     "normkit: statistics are not those of the input");
     const Vector<A> gain(weight, "weight", rows.n, gain_offset);
     RowBackward<T> p{};
-    p.grad_y = data<T>(grad_rows.tensor);
+    p.grad_y = grad_rows.tensor->template data<T>();
     p.grad_y_stride = grad_rows.stride;
-    p.x = data<T>(rows.tensor);
+    p.x = rows.tensor->template data<T>();
     p.x_stride = rows.stride;
     p.gain = gain.get();
     p.saved = views<A>(statistics, rows.count, v);
-    p.grad_x = input_grad ? mutable_data<T>(grad_x) : nullptr;
+    p.grad_x = input_grad ? grad_x.template mutable_data<T>() : nullptr;
     p.rows = rows.count;
     p.n = rows.n;
     p.block_rows = per_block;
@@ -205,7 +207,7 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(
       kernel(mine, begin, end);
     });
   });
-  return {grad_x,
+  return {std::move(grad_x),
           weight_grad ? reduce_partials(gain_partials, blocks, rows.n, *weight) : none(type),
           bias_grad ? reduce_partials(bias_partials, blocks, rows.n, *bias) : none(type)};
 }
@@ -213,10 +215,10 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(normkit, CPU, m) {
-  m.impl("layer_norm", TORCH_BOX(&layer_norm));
-  m.impl("rms_norm", TORCH_BOX(&rms_norm));
-  m.impl("row_norm_fwd", TORCH_BOX(&row_norm_fwd));
-  m.impl("row_norm_bwd", TORCH_BOX(&row_norm_bwd));
+  m.impl("layer_norm", &Boxed<layer_norm>::call);
+  m.impl("rms_norm", &Boxed<rms_norm>::call);
+  m.impl("row_norm_fwd", &Boxed<row_norm_fwd>::call);
+  m.impl("row_norm_bwd", &Boxed<row_norm_bwd>::call);
 }
 
 }  // namespace normkit

@@ -1,27 +1,17 @@
-// What the operators need of PyTorch, over its stable C interface only.
+// What the operators share: threads, dtypes, new tensors, and parameters as plain vectors.
 #pragma once
 
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
-#include <algorithm>
-#include <cstdint>
+#include <cstring>
 #include <memory>
-#include <optional>
-#include <string>
 #include <vector>
 
 #include "kernels.h"
+#include "tensor.h"
 
 namespace normkit {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-using OptionalTensor = std::optional<Tensor>;
-using Sizes = torch::headeronly::IntHeaderOnlyArrayRef;
 
 // Elements below which starting a thread costs more than it brings; PyTorch's own figure.
 constexpr int64_t kGrain = 32768;
@@ -80,50 +70,45 @@ inline Tensor empty(std::initializer_list<int64_t> sizes, ScalarType type) {
   return empty(Sizes(sizes.begin(), sizes.size()), type);
 }
 
+// Zeros where nothing will be written: the elements of an empty input have no statistics.
+inline Tensor zeros_if(bool zero, std::initializer_list<int64_t> sizes, ScalarType type) {
+  Tensor t = empty(sizes, type);
+  if (zero) std::memset(t.mutable_data<char>(), 0, t.numel() * t.element_size());
+  return t;
+}
+
 inline Tensor none(ScalarType type) { return empty({0}, type); }
-
-template <class T> const T* data(const Tensor& t) {
-  return static_cast<const T*>(t.const_data_ptr());
-}
-template <class T> T* mutable_data(const Tensor& t) {
-  return static_cast<T*>(t.mutable_data_ptr());
-}
-
-inline bool same_sizes(const Tensor& a, const Tensor& b) {
-  const Sizes x = a.sizes(), y = b.sizes();
-  return std::equal(x.begin(), x.end(), y.begin(), y.end());
-}
 
 // A weight, bias or running statistic as n numbers of type A. Where it is stored as such it is
 // read in place; else it is converted once, so that kernels need no case for the dtype of weights.
 template <class A> class Vector {
  public:
-  Vector(const OptionalTensor& source, const char* name, int64_t n, double offset = 0) {
+  Vector(const Tensor* source, const char* name, int64_t n, double offset = 0) {
     if (!source) return;
     STD_TORCH_CHECK(source->is_cpu(), "normkit: ", name, " must be on the CPU");
     STD_TORCH_CHECK(source->numel() == n, "normkit: ", name, " must have ", n, " elements");
-    tensor_ = source->is_contiguous() ? *source : torch::stable::contiguous(*source);
-    const ScalarType type = tensor_->scalar_type();
+    if (!source->is_contiguous()) source = &copied_.emplace(contiguous(*source));
+    const ScalarType type = source->scalar_type();
     if (type == scalar_type_of<A>() && offset == 0) {
-      data_ = normkit::data<A>(*tensor_);
+      data_ = source->data<A>();
       return;
     }
     converted_ = std::make_unique<A[]>(std::max<int64_t>(n, 1));
-    with_type(type, name, [&](auto element) { convert<decltype(element)>(n, offset); });
+    with_type(type, name, [&](auto element) { convert<decltype(element)>(*source, n, offset); });
     data_ = converted_.get();
   }
 
   const A* get() const { return data_; }
 
  private:
-  template <class W> void convert(int64_t n, double offset) {
+  template <class W> void convert(const Tensor& source, int64_t n, double offset) {
     using Widened = accumulate_t<W>;
     const auto widened = std::make_unique<Widened[]>(std::max<int64_t>(n, 1));
-    kernels<W>().widen(normkit::data<W>(*tensor_), widened.get(), n);
+    kernels<W>().widen(source.data<W>(), widened.get(), n);
     for (int64_t i = 0; i < n; ++i) converted_[i] = A(double(widened[i]) + offset);
   }
 
-  OptionalTensor tensor_;
+  std::optional<Tensor> copied_;
   std::unique_ptr<A[]> converted_;
   const A* data_ = nullptr;
 };
@@ -134,11 +119,11 @@ template <class Value> void fill(const Tensor& to, int64_t n, const Value& value
     using T = decltype(element);
     for (int64_t i = 0; i < n; ++i) {
       if constexpr (std::is_same_v<T, bfloat16>)
-        mutable_data<uint16_t>(to)[i] = torch::headeronly::BFloat16(float(value(i))).x;
+        to.mutable_data<uint16_t>()[i] = torch::headeronly::BFloat16(float(value(i))).x;
       else if constexpr (std::is_same_v<T, float16>)
-        mutable_data<uint16_t>(to)[i] = torch::headeronly::Half(float(value(i))).x;
+        to.mutable_data<uint16_t>()[i] = torch::headeronly::Half(float(value(i))).x;
       else
-        mutable_data<T>(to)[i] = T(value(i));
+        to.template mutable_data<T>()[i] = T(value(i));
     }
   });
 }
