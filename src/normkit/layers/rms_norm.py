@@ -68,8 +68,9 @@ class RMSNorm(torch.nn.RMSNorm):
         """Set the gain to 1 and the bias to 0."""
         if self.elementwise_affine:
             torch.nn.init.constant_(self.weight, 1.0 - self.gain_offset)
-        if getattr(self, "bias", None) is not None:
-            torch.nn.init.zeros_(self.bias)
+        bias = getattr(self, "bias", None)  # the base class's constructor calls this before there is one
+        if bias is not None:
+            torch.nn.init.zeros_(bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize ``x``, (*, *normalized_shape)."""

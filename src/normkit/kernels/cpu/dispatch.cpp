@@ -4,12 +4,12 @@
 
 #include "kernels.h"
 
-#define NORMKIT_DECLARE_TABLES(isa)                  \
-  namespace normkit::isa {                           \
-  extern const Kernels<double> table_double;         \
-  extern const Kernels<float> table_float;           \
-  extern const Kernels<bfloat16> table_bfloat16;     \
-  extern const Kernels<float16> table_float16;       \
+#define NORMKIT_DECLARE_TABLES(isa)              \
+  namespace normkit::isa {                       \
+  extern const Kernels<double> table_double;     \
+  extern const Kernels<float> table_float;       \
+  extern const Kernels<bfloat16> table_bfloat16; \
+  extern const Kernels<float16> table_float16;   \
   }
 
 NORMKIT_DECLARE_TABLES(portable)
@@ -57,13 +57,17 @@ const Kernels<T>& pick(const Kernels<T>& portable, [[maybe_unused]] const Kernel
 }  // namespace
 
 #ifdef NORMKIT_X86
-#define NORMKIT_PICK(T, table)                                               \
-  template <> const Kernels<T>& kernels<T>() {                               \
-    return pick<T>(portable::table, avx2::table, avx512::table);             \
+#define NORMKIT_PICK(T, table)                                   \
+  template <>                                                    \
+  const Kernels<T>& kernels<T>() {                               \
+    return pick<T>(portable::table, avx2::table, avx512::table); \
   }
 #else
-#define NORMKIT_PICK(T, table) \
-  template <> const Kernels<T>& kernels<T>() { return portable::table; }
+#define NORMKIT_PICK(T, table)     \
+  template <>                      \
+  const Kernels<T>& kernels<T>() { \
+    return portable::table;        \
+  }
 #endif
 
 NORMKIT_PICK(double, table_double)

@@ -10,26 +10,39 @@
 
 namespace normkit {
 
-struct bfloat16 { uint16_t bits; };
-struct float16 { uint16_t bits; };
+struct bfloat16 {
+  uint16_t bits;
+};
+struct float16 {
+  uint16_t bits;
+};
 
-template <class T> struct accumulate { using type = float; };
-template <> struct accumulate<double> { using type = double; };
-template <class T> using accumulate_t = typename accumulate<T>::type;
+template <class T>
+struct accumulate {
+  using type = float;
+};
+template <>
+struct accumulate<double> {
+  using type = double;
+};
+template <class T>
+using accumulate_t = typename accumulate<T>::type;
 
 // ---------------------------------------------------------------- row norms
 // A row is n adjacent elements that share statistics. Row r of x starts at x + r * x_stride; y and
 // grad_x are dense. Any of gain, bias and the statistics may be null: a gain of 1, no bias,
 // not centred, nothing saved.
 
-template <class A> struct RowStatistics {
+template <class A>
+struct RowStatistics {
   A* rstd = nullptr;      // 1 / sqrt(var + eps), or 1 / (sqrt(var) + eps)
   A* mean = nullptr;      // the mean rounded to A, and
   A* residual = nullptr;  // what the rounding lost: (x - mean) - residual keeps its precision
   A* slope = nullptr;     // eps outside the root: (sqrt(var) + eps) / sqrt(var); 1 otherwise
 };
 
-template <class T, class A = accumulate_t<T>> struct RowForward {
+template <class T, class A = accumulate_t<T>>
+struct RowForward {
   const T* x;
   int64_t x_stride;
   T* y;
@@ -42,14 +55,15 @@ template <class T, class A = accumulate_t<T>> struct RowForward {
   bool outside;
 };
 
-template <class T, class A = accumulate_t<T>> struct RowBackward {
+template <class T, class A = accumulate_t<T>>
+struct RowBackward {
   const T* grad_y;
   int64_t grad_y_stride;
   const T* x;
   int64_t x_stride;
   const A* gain;
   RowStatistics<A> saved;
-  T* grad_x;           // null: not wanted
+  T* grad_x;  // null: not wanted
   int64_t rows;
   int64_t n;
   int64_t block_rows;  // rows whose weight gradients are summed into one partial
@@ -74,12 +88,14 @@ struct GradientSums {
 };
 
 // One channel's plane pieces: `batch` runs of `length` adjacent elements, `stride` apart.
-template <class T> struct Plane {
+template <class T>
+struct Plane {
   const T* data;
   int64_t stride;
 };
 
-template <class T, class A = accumulate_t<T>> struct Kernels {
+template <class T, class A = accumulate_t<T>>
+struct Kernels {
   void (*widen)(const T* from, A* to, int64_t n);
 
   // Normalises rows [begin, end).
@@ -104,17 +120,18 @@ template <class T, class A = accumulate_t<T>> struct Kernels {
   void (*interleaved_apply)(const T* x, int64_t stride, T* y, int64_t rows, int64_t channels,
                             const A* mean, const A* residual, const A* scale, const A* bias);
   void (*interleaved_gradient_sums)(const T* grad_y, int64_t grad_y_stride, const T* x,
-                                    int64_t x_stride, int64_t rows, int64_t channels,
-                                    const A* mean, const A* residual, const A* rstd,
-                                    double* grad, double* grad_x_hat);
-  void (*interleaved_gradient)(const T* grad_y, int64_t grad_y_stride, const T* x,
-                               int64_t x_stride, T* grad_x, int64_t rows, int64_t channels,
-                               const A* mean, const A* residual, const A* scale,
-                               const A* mean_grad, const A* mean_grad_x);
+                                    int64_t x_stride, int64_t rows, int64_t channels, const A* mean,
+                                    const A* residual, const A* rstd, double* grad,
+                                    double* grad_x_hat);
+  void (*interleaved_gradient)(const T* grad_y, int64_t grad_y_stride, const T* x, int64_t x_stride,
+                               T* grad_x, int64_t rows, int64_t channels, const A* mean,
+                               const A* residual, const A* scale, const A* mean_grad,
+                               const A* mean_grad_x);
 };
 
 // The table for the best instruction set this CPU has, or the one NORMKIT_CPU names.
-template <class T> const Kernels<T>& kernels();
+template <class T>
+const Kernels<T>& kernels();
 
 // "avx512", "avx2" or "portable".
 const char* instruction_set();

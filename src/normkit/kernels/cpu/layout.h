@@ -5,7 +5,8 @@
 
 namespace normkit {
 
-template <class T> accumulate_t<T> first_element(const T* p) {
+template <class T>
+accumulate_t<T> first_element(const T* p) {
   accumulate_t<T> value;
   kernels<T>().widen(p, &value, 1);
   return value;
@@ -15,8 +16,9 @@ struct Layout {
   const Tensor* tensor;  // the input, or a contiguous copy of it
   int64_t batch, channels, positions;
   bool interleaved = false;
-  int64_t stride_n = 0, stride_c = 0;  // planar: element (n, c, s) at n * stride_n + c * stride_c + s
-  int64_t stride_row = 0;              // interleaved: element (row, c) at row * stride_row + c
+  int64_t stride_n = 0,
+          stride_c = 0;    // planar: element (n, c, s) at n * stride_n + c * stride_c + s
+  int64_t stride_row = 0;  // interleaved: element (row, c) at row * stride_row + c
 
   explicit Layout(const Tensor& x) : tensor(&x) {
     const Sizes sizes = x.sizes();
@@ -40,7 +42,8 @@ struct Layout {
 
   int64_t rows() const { return batch * positions; }
 
-  // An uninitialised dense tensor of x's shape and dtype: channels-last where x is, else contiguous.
+  // An uninitialised dense tensor of x's shape and dtype: channels-last where x is, else
+  // contiguous.
   Tensor output(const Tensor& x) const {
     const Sizes sizes = x.sizes();
     if (!interleaved || positions == 1) return empty(sizes, x.scalar_type());

@@ -159,10 +159,11 @@ Tensor reduce_partials(const std::vector<double>& partials, int64_t blocks, int6
   return grad;
 }
 
-std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(
-    const Tensor& grad_y, const Tensor& x, const Tensor& statistics, const Tensor* weight,
-    const Tensor* bias, int64_t trailing, bool centred, bool outside, double gain_offset,
-    bool input_grad, bool weight_grad, bool bias_grad) {
+std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(const Tensor& grad_y, const Tensor& x,
+                                                const Tensor& statistics, const Tensor* weight,
+                                                const Tensor* bias, int64_t trailing, bool centred,
+                                                bool outside, double gain_offset, bool input_grad,
+                                                bool weight_grad, bool bias_grad) {
   const Variant v{0, centred, outside, gain_offset};
   const ScalarType type = x.scalar_type();
   check_trailing(x, trailing);

@@ -44,16 +44,21 @@ class Tensor {
     return torch::stable::detail::to<ScalarType>(
         torch::stable::detail::from(ask<int32_t>(aoti_torch_get_dtype)));
   }
-  int64_t element_size() const { return aoti_torch_dtype_element_size(ask<int32_t>(aoti_torch_get_dtype)); }
-  template <class T> const T* data() const {
+  int64_t element_size() const {
+    return aoti_torch_dtype_element_size(ask<int32_t>(aoti_torch_get_dtype));
+  }
+  template <class T>
+  const T* data() const {
     return static_cast<const T*>(ask<const void*>(torch_get_const_data_ptr));
   }
-  template <class T> T* mutable_data() const {
+  template <class T>
+  T* mutable_data() const {
     return static_cast<T*>(ask<void*>(torch_get_mutable_data_ptr));
   }
 
  private:
-  template <class R> R ask(AOTITorchError (*question)(AtenTensorHandle, R*)) const {
+  template <class R>
+  R ask(AOTITorchError (*question)(AtenTensorHandle, R*)) const {
     R answer;
     TORCH_ERROR_CODE_CHECK(question(handle_, &answer));
     return answer;
@@ -88,31 +93,36 @@ inline bool same_sizes(const Tensor& a, const Tensor& b) {
 
 // ---------------------------------------------------------------- boxed calls
 // One unpacked argument, owned while the operator runs.
-template <class P> struct Argument {  // double, int64_t, bool
+template <class P>
+struct Argument {  // double, int64_t, bool
   P value;
   explicit Argument(StableIValue v) : value(torch::stable::detail::to<P>(v)) {}
   P get() const { return value; }
 };
 
-template <> struct Argument<const Tensor&> {
+template <>
+struct Argument<const Tensor&> {
   Tensor value;
   explicit Argument(StableIValue v) : value(torch::stable::detail::to<AtenTensorHandle>(v)) {}
   const Tensor& get() const { return value; }
 };
 
 // An optional argument arrives as a pointer to its value, which is ours to delete, or null.
-template <class P> std::optional<P> unpack_optional(StableIValue v) {
+template <class P>
+std::optional<P> unpack_optional(StableIValue v) {
   return torch::stable::detail::to<std::optional<P>>(v);
 }
 
-template <> struct Argument<const Tensor*> {
+template <>
+struct Argument<const Tensor*> {
   Tensor value;
   explicit Argument(StableIValue v)
       : value(unpack_optional<AtenTensorHandle>(v).value_or(nullptr)) {}
   const Tensor* get() const { return value.get() ? &value : nullptr; }
 };
 
-template <> struct Argument<std::optional<double>> {
+template <>
+struct Argument<std::optional<double>> {
   std::optional<double> value;
   explicit Argument(StableIValue v) : value(unpack_optional<double>(v)) {}
   std::optional<double> get() const { return value; }
@@ -122,19 +132,23 @@ inline void pack(StableIValue* stack, Tensor result) {
   stack[0] = torch::stable::detail::from(result.release());
 }
 
-template <class... T> void pack(StableIValue* stack, std::tuple<T...> results) {
+template <class... T>
+void pack(StableIValue* stack, std::tuple<T...> results) {
   std::apply([&](auto&... result) { (pack(stack++, std::move(result)), ...); }, results);
 }
 
-template <auto* function> struct Boxed;
+template <auto* function>
+struct Boxed;
 
-template <class R, class... P, R (*function)(P...)> struct Boxed<function> {
+template <class R, class... P, R (*function)(P...)>
+struct Boxed<function> {
   static void call(StableIValue* stack, uint64_t, uint64_t) {
     unpack(stack, std::index_sequence_for<P...>{});
   }
 
  private:
-  template <size_t... I> static void unpack(StableIValue* stack, std::index_sequence<I...>) {
+  template <size_t... I>
+  static void unpack(StableIValue* stack, std::index_sequence<I...>) {
     const std::tuple<Argument<P>...> arguments{Argument<P>(stack[I])...};
     if constexpr (std::is_void_v<R>)
       function(std::get<I>(arguments).get()...);

@@ -17,25 +17,45 @@ namespace normkit {
 constexpr int64_t kGrain = 32768;
 
 // f(begin, end) over [0, count) items of `cost` elements each, on PyTorch's threads.
-template <class F> void parallel(int64_t count, int64_t cost, const F& f) {
+template <class F>
+void parallel(int64_t count, int64_t cost, const F& f) {
   if (count <= 0) return;
   if (count == 1 || count * cost <= kGrain) return f(int64_t(0), count);
-  torch::stable::parallel_for(0, count, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, cost)), f);
+  torch::stable::parallel_for(0, count, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, cost)),
+                              f);
 }
 
-template <class T> constexpr ScalarType scalar_type_of();
-template <> constexpr ScalarType scalar_type_of<double>() { return ScalarType::Double; }
-template <> constexpr ScalarType scalar_type_of<float>() { return ScalarType::Float; }
-template <> constexpr ScalarType scalar_type_of<bfloat16>() { return ScalarType::BFloat16; }
-template <> constexpr ScalarType scalar_type_of<float16>() { return ScalarType::Half; }
+template <class T>
+constexpr ScalarType scalar_type_of();
+template <>
+constexpr ScalarType scalar_type_of<double>() {
+  return ScalarType::Double;
+}
+template <>
+constexpr ScalarType scalar_type_of<float>() {
+  return ScalarType::Float;
+}
+template <>
+constexpr ScalarType scalar_type_of<bfloat16>() {
+  return ScalarType::BFloat16;
+}
+template <>
+constexpr ScalarType scalar_type_of<float16>() {
+  return ScalarType::Half;
+}
 
 // Calls f with a value of the kernel type that stands for `type`.
-template <class F> auto with_type(ScalarType type, const char* name, F&& f) {
+template <class F>
+auto with_type(ScalarType type, const char* name, F&& f) {
   switch (type) {
-    case ScalarType::Double: return f(double{});
-    case ScalarType::Float: return f(float{});
-    case ScalarType::BFloat16: return f(bfloat16{});
-    case ScalarType::Half: return f(float16{});
+    case ScalarType::Double:
+      return f(double{});
+    case ScalarType::Float:
+      return f(float{});
+    case ScalarType::BFloat16:
+      return f(bfloat16{});
+    case ScalarType::Half:
+      return f(float16{});
     default:
       STD_TORCH_CHECK(false, "normkit: ", name, " must be float64, float32, bfloat16 or float16");
   }
@@ -44,7 +64,8 @@ template <class F> auto with_type(ScalarType type, const char* name, F&& f) {
 inline Tensor empty_strided(Sizes sizes, Sizes strides, ScalarType type) {
   AtenTensorHandle handle;
   TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      sizes.size(), sizes.data(), strides.data(), torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)),
+      sizes.size(), sizes.data(), strides.data(),
+      torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)),
       aoti_torch_device_type_cpu(), 0, &handle));
   return Tensor(handle);
 }
@@ -81,7 +102,8 @@ inline Tensor none(ScalarType type) { return empty({0}, type); }
 
 // A weight, bias or running statistic as n numbers of type A. Where it is stored as such it is
 // read in place; else it is converted once, so that kernels need no case for the dtype of weights.
-template <class A> class Vector {
+template <class A>
+class Vector {
  public:
   Vector(const Tensor* source, const char* name, int64_t n, double offset = 0) {
     if (!source) return;
@@ -101,7 +123,8 @@ template <class A> class Vector {
   const A* get() const { return data_; }
 
  private:
-  template <class W> void convert(const Tensor& source, int64_t n, double offset) {
+  template <class W>
+  void convert(const Tensor& source, int64_t n, double offset) {
     using Widened = accumulate_t<W>;
     const auto widened = std::make_unique<Widened[]>(std::max<int64_t>(n, 1));
     kernels<W>().widen(source.data<W>(), widened.get(), n);
@@ -114,7 +137,8 @@ template <class A> class Vector {
 };
 
 // value(i) for i in [0, n), rounded once into a tensor of any of the four dtypes.
-template <class Value> void fill(const Tensor& to, int64_t n, const Value& value) {
+template <class Value>
+void fill(const Tensor& to, int64_t n, const Value& value) {
   with_type(to.scalar_type(), "a gradient", [&](auto element) {
     using T = decltype(element);
     for (int64_t i = 0; i < n; ++i) {

@@ -96,8 +96,8 @@ inline void combine(double count, double n, double part_mean, double part_m2, do
 }
 
 template <class T, class A = accumulate_t<T>>
-void interleaved_moments(const T* x, int64_t stride, int64_t rows, int64_t channels,
-                         const A* shift, double* mean, double* m2) {
+void interleaved_moments(const T* x, int64_t stride, int64_t rows, int64_t channels, const A* shift,
+                         double* mean, double* m2) {
   for (int64_t c = 0; c < channels; ++c) mean[c] = m2[c] = 0;
   for (int64_t first = 0; first < rows; first += kRowsPerPass) {
     const int64_t n = rows - first < kRowsPerPass ? rows - first : kRowsPerPass;
@@ -137,10 +137,9 @@ void interleaved_apply(const T* x, int64_t stride, T* y, int64_t rows, int64_t c
 }
 
 template <class T, class A = accumulate_t<T>>
-void interleaved_gradient_sums(const T* grad_y, int64_t grad_y_stride, const T* x,
-                               int64_t x_stride, int64_t rows, int64_t channels, const A* mean,
-                               const A* residual, const A* rstd, double* grad,
-                               double* grad_x_hat) {
+void interleaved_gradient_sums(const T* grad_y, int64_t grad_y_stride, const T* x, int64_t x_stride,
+                               int64_t rows, int64_t channels, const A* mean, const A* residual,
+                               const A* rstd, double* grad, double* grad_x_hat) {
   for (int64_t c = 0; c < channels; ++c) grad[c] = grad_x_hat[c] = 0;
   for (int64_t first = 0; first < rows; first += kRowsPerPass) {
     const int64_t last = rows - first < kRowsPerPass ? rows : first + kRowsPerPass;
@@ -173,8 +172,8 @@ void interleaved_gradient(const T* grad_y, int64_t grad_y_stride, const T* x, in
     T* to = grad_x + r * channels;
     sweep<A>(0, channels, [&](int, int64_t c, auto width) {
       const Vec<A> d = (load(from + c, width) - load(mean + c, width)) - load(residual + c, width);
-      const Vec<A> pulled = (load(g + c, width) - load(mean_grad + c, width)) -
-                            d * load(mean_grad_x + c, width);
+      const Vec<A> pulled =
+          (load(g + c, width) - load(mean_grad + c, width)) - d * load(mean_grad_x + c, width);
       store(to + c, pulled * load(scale + c, width), width);
     });
   }

@@ -8,7 +8,8 @@ namespace normkit::NORMKIT_ISA {
 
 // The mean as two numbers. (x - mean) is exact where x and mean are close, and the residual then
 // restores what rounding the mean to A took away: at an offset of 1e4 that is half of 1e-3.
-template <class A> struct Mean {
+template <class A>
+struct Mean {
   A mean = 0;
   A residual = 0;
 
@@ -22,7 +23,8 @@ template <class A> struct Mean {
   }
 };
 
-template <class A> struct Scalars {
+template <class A>
+struct Scalars {
   Mean<A> centre;
   A rstd;
   A slope;
@@ -75,15 +77,15 @@ inline void apply_row(const T* x, T* y, const RowForward<T>& p, const Scalars<A>
 }
 
 template <bool kCentred, class T>
-inline void apply_row(const T* x, T* y, const RowForward<T>& p,
-                      const Scalars<accumulate_t<T>>& s) {
+inline void apply_row(const T* x, T* y, const RowForward<T>& p, const Scalars<accumulate_t<T>>& s) {
   if (p.gain && p.bias) return apply_row<kCentred, true, true>(x, y, p, s);
   if (p.gain) return apply_row<kCentred, true, false>(x, y, p, s);
   if (p.bias) return apply_row<kCentred, false, true>(x, y, p, s);
   return apply_row<kCentred, false, false>(x, y, p, s);
 }
 
-template <class T> void row_forward(const RowForward<T>& p, int64_t begin, int64_t end) {
+template <class T>
+void row_forward(const RowForward<T>& p, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
     const T* x = p.x + row * p.x_stride;
     T* y = p.y + row * p.n;
@@ -102,7 +104,8 @@ template <class T> void row_forward(const RowForward<T>& p, int64_t begin, int64
 // Backward, with d = x - mean, x_hat = d * rstd and gw = grad_y * gain:
 //   grad_x    = rstd * (gw - mean(gw) - x_hat * mean(gw * x_hat) * slope)     (mean(gw) if centred)
 //   grad_gain = sum over rows of grad_y * x_hat,   grad_bias = sum over rows of grad_y
-template <class A> struct BackwardScalars {
+template <class A>
+struct BackwardScalars {
   Vec<A> mean, residual, rstd;
   Vec<A> shift;  // rstd * mean(gw)
   Vec<A> pull;   // rstd * mean(gw * x_hat) * slope
@@ -164,14 +167,16 @@ inline void backward_rows(const RowBackward<T>& p, int64_t row, A* grad_gain, A*
 // Rows summed in A before the sum goes on in double.
 constexpr int64_t kRowsPerFlush = 64;
 
-template <class A> inline void flush(A* from, double* to, int64_t n) {
+template <class A>
+inline void flush(A* from, double* to, int64_t n) {
   for (int64_t i = 0; i < n; ++i) {
     to[i] += double(from[i]);
     from[i] = 0;
   }
 }
 
-template <class T> void row_backward(const RowBackward<T>& p, int64_t begin, int64_t end) {
+template <class T>
+void row_backward(const RowBackward<T>& p, int64_t begin, int64_t end) {
   using A = accumulate_t<T>;
   A* gain_sum = p.grad_gain ? p.scratch : nullptr;
   A* bias_sum = p.grad_bias ? p.scratch + p.n : nullptr;

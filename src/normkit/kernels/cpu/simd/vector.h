@@ -17,26 +17,39 @@
 
 namespace normkit::NORMKIT_ISA {
 
-template <class A> constexpr int kLanes = NORMKIT_VECTOR_BYTES / sizeof(A);
+template <class A>
+constexpr int kLanes = NORMKIT_VECTOR_BYTES / sizeof(A);
 
-template <class E, int N> struct vector_of {
+template <class E, int N>
+struct vector_of {
   typedef E type __attribute__((vector_size(N * sizeof(E))));
 };
-template <class A> using Vec = typename vector_of<A, kLanes<A>>::type;
-template <class E> using Wide = typename vector_of<E, kLanes<float>>::type;  // one E per float lane
+template <class A>
+using Vec = typename vector_of<A, kLanes<A>>::type;
+template <class E>
+using Wide = typename vector_of<E, kLanes<float>>::type;  // one E per float lane
 
 // How much of a vector an access may touch: all of it, or the first n lanes.
 struct Full {};
-struct Part { int n; };
+struct Part {
+  int n;
+};
 
-template <class A> inline Vec<A> broadcast(A a) { return a - Vec<A>{}; }
+template <class A>
+inline Vec<A> broadcast(A a) {
+  return a - Vec<A>{};
+}
 
-template <class V, class P> inline V read(const P* p) {
+template <class V, class P>
+inline V read(const P* p) {
   V v;
   memcpy(&v, p, sizeof v);
   return v;
 }
-template <class V, class P> inline void write(P* p, V v) { memcpy(p, &v, sizeof v); }
+template <class V, class P>
+inline void write(P* p, V v) {
+  memcpy(p, &v, sizeof v);
+}
 
 // ------------------------------------------------------- half types to float
 inline Vec<float> widen(const bfloat16* p) {
@@ -46,7 +59,8 @@ inline Vec<float> widen(const bfloat16* p) {
 
 inline void narrow(bfloat16* p, Vec<float> v) {
   Wide<uint32_t> bits = read<Wide<uint32_t>>(&v);
-  Wide<uint32_t> rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;  // to nearest, ties to even
+  Wide<uint32_t> rounded =
+      (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;  // to nearest, ties to even
   Wide<uint32_t> quiet_nan = (bits >> 16) | 0x40u;
   bits = (bits & 0x7fffffffu) > 0x7f800000u ? quiet_nan : rounded;
   write(p, __builtin_convertvector(bits, Wide<uint16_t>));
@@ -104,28 +118,38 @@ inline void store(double* p, Vec<double> v, Full = {}) { write(p, v); }
 inline void store(bfloat16* p, Vec<float> v, Full = {}) { narrow(p, v); }
 inline void store(float16* p, Vec<float> v, Full = {}) { narrow(p, v); }
 
-template <class T> inline Vec<accumulate_t<T>> load(const T* p, Part part) {
+template <class T>
+inline Vec<accumulate_t<T>> load(const T* p, Part part) {
   T lanes[kLanes<accumulate_t<T>>] = {};
   memcpy(lanes, p, part.n * sizeof(T));
   return load(lanes);
 }
 
-template <class T> inline void store(T* p, Vec<accumulate_t<T>> v, Part part) {
+template <class T>
+inline void store(T* p, Vec<accumulate_t<T>> v, Part part) {
   T lanes[kLanes<accumulate_t<T>>];
   store(lanes, v);
   memcpy(p, lanes, part.n * sizeof(T));
 }
 
-template <class T> inline accumulate_t<T> load_one(const T* p) { return load(p, Part{1})[0]; }
+template <class T>
+inline accumulate_t<T> load_one(const T* p) {
+  return load(p, Part{1})[0];
+}
 
 // ------------------------------------------------------------------- reductions
-template <class A> inline Vec<A> keep(Vec<A> v, Full) { return v; }
-template <class A> inline Vec<A> keep(Vec<A> v, Part part) {
+template <class A>
+inline Vec<A> keep(Vec<A> v, Full) {
+  return v;
+}
+template <class A>
+inline Vec<A> keep(Vec<A> v, Part part) {
   for (int i = part.n; i < kLanes<A>; ++i) v[i] = 0;
   return v;
 }
 
-template <class A> inline double add_lanes(Vec<A> v) {
+template <class A>
+inline double add_lanes(Vec<A> v) {
   double lane[kLanes<A>];
   for (int i = 0; i < kLanes<A>; ++i) lane[i] = v[i];
   for (int half = kLanes<A> / 2; half > 0; half /= 2)
@@ -135,7 +159,8 @@ template <class A> inline double add_lanes(Vec<A> v) {
 
 // body(k, i, width) for every vector of [0, n); k in 0..3 names an independent chain of additions,
 // enough of them to hide an addition's latency.
-template <class A, class Body> inline void sweep(int64_t begin, int64_t end, Body&& body) {
+template <class A, class Body>
+inline void sweep(int64_t begin, int64_t end, Body&& body) {
   constexpr int L = kLanes<A>;
   int64_t i = begin;
   for (; i + 4 * L <= end; i += 4 * L) {
