@@ -46,5 +46,5 @@ def backends() -> dict[str, Backend]:
 
 def _cpu() -> Backend:
     if cpu.why_not is not None:
-        return Backend("cpu", _PYTORCH, f"the C++ core could not be loaded: {cpu.why_not}")
+        return Backend("cpu", _PYTORCH, f"no C++ core: {cpu.why_not}")
     return Backend("cpu", f"normkit C++ core, {cpu.instruction_set()}")

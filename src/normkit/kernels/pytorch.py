@@ -22,7 +22,7 @@ def _tell(device: torch.device) -> None:
         return
     _told.add(device.type)
     remedy = (
-        "the C++ core was not built: install a C++20 compiler and reinstall with "
+        "the C++ core could not be loaded: install a C++20 compiler and reinstall with "
         "`pip install --no-build-isolation`"
         if device.type == "cpu"
         else "normkit has no kernels for this kind of device yet"

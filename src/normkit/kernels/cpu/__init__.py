@@ -8,8 +8,10 @@ from __future__ import annotations
 why_not: str | None = None
 
 try:
-    from normkit.kernels.cpu import _core
-except ImportError as error:  # not built, or built for another platform: PyTorch's operators serve
+    import normkit.kernels.cpu._core as _core
+except ModuleNotFoundError:
+    why_not = "it was not built when normkit was installed"
+except ImportError as error:  # built, but not for this PyTorch, Python or machine
     why_not = str(error)
 
 
