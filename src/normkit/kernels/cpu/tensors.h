@@ -136,19 +136,17 @@ class Vector {
   const A* data_ = nullptr;
 };
 
+inline uint16_t rounded(bfloat16, float value) { return torch::headeronly::BFloat16(value).x; }
+inline uint16_t rounded(float16, float value) { return torch::headeronly::Half(value).x; }
+inline float rounded(float, double value) { return float(value); }
+inline double rounded(double, double value) { return value; }
+
 // value(i) for i in [0, n), rounded once into a tensor of any of the four dtypes.
 template <class Value>
 void fill(const Tensor& to, int64_t n, const Value& value) {
   with_type(to.scalar_type(), "a gradient", [&](auto element) {
-    using T = decltype(element);
-    for (int64_t i = 0; i < n; ++i) {
-      if constexpr (std::is_same_v<T, bfloat16>)
-        to.mutable_data<uint16_t>()[i] = torch::headeronly::BFloat16(float(value(i))).x;
-      else if constexpr (std::is_same_v<T, float16>)
-        to.mutable_data<uint16_t>()[i] = torch::headeronly::Half(float(value(i))).x;
-      else
-        to.template mutable_data<T>()[i] = T(value(i));
-    }
+    auto* out = to.template mutable_data<decltype(rounded(element, 0))>();
+    for (int64_t i = 0; i < n; ++i) out[i] = rounded(element, value(i));
   });
 }
 

@@ -15,7 +15,7 @@ Moments planar_moments(Plane<T> x, int64_t batch, int64_t length, A shift) {
   double sum[1] = {};
   for (int64_t b = 0; b < batch; ++b) {
     const T* run = x.data + b * x.stride;
-    add_sums<1, A>(length, sum, [&](int64_t i, auto width, Vec<A>* out) {
+    add_sums<1, A>(length, sum, [&](int64_t i, auto width, Vec<A>* out) NORMKIT_INLINE {
       out[0] = load(run + i, width) - shifts;
     });
   }
@@ -24,7 +24,8 @@ Moments planar_moments(Plane<T> x, int64_t batch, int64_t length, A shift) {
   double deviation[2] = {};
   for (int64_t b = 0; b < batch; ++b) {
     const T* run = x.data + b * x.stride;
-    add_sums<2, A>(length, deviation, [&](int64_t i, auto width, Vec<A>* out) {
+    add_sums<2, A>(length, deviation, [&](int64_t i, auto width, Vec<A>* out) NORMKIT_INLINE {
+      fetch(run + batch * x.stride + i);
       const Vec<A> d = (load(run + i, width) - shifts) - centre;
       out[0] = d;
       out[1] = d * d;
@@ -43,7 +44,8 @@ void planar_apply(Plane<T> x, T* y, int64_t y_stride, int64_t batch, int64_t len
   for (int64_t b = 0; b < batch; ++b) {
     const T* from = x.data + b * x.stride;
     T* to = y + b * y_stride;
-    sweep<A>(0, length, [&](int, int64_t i, auto width) {
+    sweep<A>(0, length, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+      fetch_to_write(to + y_stride + i);
       store(to + i, ((load(from + i, width) - means) - residuals) * scales + biases, width);
     });
   }
@@ -57,7 +59,9 @@ GradientSums planar_gradient_sums(Plane<T> grad_y, Plane<T> x, int64_t batch, in
   for (int64_t b = 0; b < batch; ++b) {
     const T* g = grad_y.data + b * grad_y.stride;
     const T* run = x.data + b * x.stride;
-    add_sums<2, A>(length, sum, [&](int64_t i, auto width, Vec<A>* out) {
+    add_sums<2, A>(length, sum, [&](int64_t i, auto width, Vec<A>* out) NORMKIT_INLINE {
+      fetch(g + grad_y.stride + i);
+      fetch(run + x.stride + i);
       out[0] = load(g + i, width);
       out[1] = out[0] * (((load(run + i, width) - means) - residuals) * rstds);
     });
@@ -75,7 +79,10 @@ void planar_gradient(Plane<T> grad_y, Plane<T> x, T* grad_x, int64_t grad_x_stri
     const T* g = grad_y.data + b * grad_y.stride;
     const T* from = x.data + b * x.stride;
     T* to = grad_x + b * grad_x_stride;
-    sweep<A>(0, length, [&](int, int64_t i, auto width) {
+    sweep<A>(0, length, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+      fetch(g + grad_y.stride + i);
+      fetch(from + x.stride + i);
+      fetch_to_write(to + grad_x_stride + i);
       const Vec<A> d = (load(from + i, width) - means) - residuals;
       store(to + i, ((load(g + i, width) - shifts) - d * pulls) * scales, width);
     });
@@ -85,6 +92,7 @@ void planar_gradient(Plane<T> grad_y, Plane<T> x, T* grad_x, int64_t grad_x_stri
 // ------------------------------------------------------------------ interleaved
 // Rows summed in A before the sum goes on in double, and few enough to be read twice from cache.
 constexpr int64_t kRowsPerPass = 32;
+constexpr int64_t kRowsAhead = 16;  // how far ahead of a single pass the next rows are fetched
 
 // Chan's formula, for every channel of a vector: the moments of (count + n) rows out of both parts.
 inline void combine(double count, double n, double part_mean, double part_m2, double* mean,
@@ -103,12 +111,13 @@ void interleaved_moments(const T* x, int64_t stride, int64_t rows, int64_t chann
     const int64_t n = rows - first < kRowsPerPass ? rows - first : kRowsPerPass;
     const T* block = x + first * stride;
     const A inverse_n = A(1) / A(n);
-    sweep<A>(0, channels, [&](int, int64_t c, auto width) {
+    sweep<A>(0, channels, [&](int, int64_t c, auto width) NORMKIT_INLINE {
       const Vec<A> shifts = load(shift + c, width);
       Vec<A> sum{}, left{}, squares{};
       for (int64_t r = 0; r < n; ++r) sum += load(block + r * stride + c, width) - shifts;
       const Vec<A> centre = sum * inverse_n;
       for (int64_t r = 0; r < n; ++r) {
+        fetch(block + (r + kRowsPerPass) * stride + c);
         const Vec<A> d = (load(block + r * stride + c, width) - shifts) - centre;
         left += d;
         squares += d * d;
@@ -129,7 +138,9 @@ void interleaved_apply(const T* x, int64_t stride, T* y, int64_t rows, int64_t c
   for (int64_t r = 0; r < rows; ++r) {
     const T* from = x + r * stride;
     T* to = y + r * channels;
-    sweep<A>(0, channels, [&](int, int64_t c, auto width) {
+    sweep<A>(0, channels, [&](int, int64_t c, auto width) NORMKIT_INLINE {
+      fetch(from + kRowsAhead * stride + c);
+      fetch_to_write(to + kRowsAhead * channels + c);
       const Vec<A> d = (load(from + c, width) - load(mean + c, width)) - load(residual + c, width);
       store(to + c, d * load(scale + c, width) + load(bias + c, width), width);
     });
@@ -143,11 +154,13 @@ void interleaved_gradient_sums(const T* grad_y, int64_t grad_y_stride, const T* 
   for (int64_t c = 0; c < channels; ++c) grad[c] = grad_x_hat[c] = 0;
   for (int64_t first = 0; first < rows; first += kRowsPerPass) {
     const int64_t last = rows - first < kRowsPerPass ? rows : first + kRowsPerPass;
-    sweep<A>(0, channels, [&](int, int64_t c, auto width) {
+    sweep<A>(0, channels, [&](int, int64_t c, auto width) NORMKIT_INLINE {
       const Vec<A> means = load(mean + c, width), residuals = load(residual + c, width);
       const Vec<A> rstds = load(rstd + c, width);
       Vec<A> g_sum{}, gx_sum{};
       for (int64_t r = first; r < last; ++r) {
+        fetch(grad_y + (r + kRowsPerPass) * grad_y_stride + c);
+        fetch(x + (r + kRowsPerPass) * x_stride + c);
         const Vec<A> g = load(grad_y + r * grad_y_stride + c, width);
         g_sum += g;
         gx_sum += g * (((load(x + r * x_stride + c, width) - means) - residuals) * rstds);
@@ -170,7 +183,10 @@ void interleaved_gradient(const T* grad_y, int64_t grad_y_stride, const T* x, in
     const T* g = grad_y + r * grad_y_stride;
     const T* from = x + r * x_stride;
     T* to = grad_x + r * channels;
-    sweep<A>(0, channels, [&](int, int64_t c, auto width) {
+    sweep<A>(0, channels, [&](int, int64_t c, auto width) NORMKIT_INLINE {
+      fetch(from + kRowsAhead * x_stride + c);
+      fetch(g + kRowsAhead * grad_y_stride + c);
+      fetch_to_write(to + kRowsAhead * channels + c);
       const Vec<A> d = (load(from + c, width) - load(mean + c, width)) - load(residual + c, width);
       const Vec<A> pulled =
           (load(g + c, width) - load(mean_grad + c, width)) - d * load(mean_grad_x + c, width);

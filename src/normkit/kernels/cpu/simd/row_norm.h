@@ -31,21 +31,22 @@ struct Scalars {
 };
 
 template <class T, class A = accumulate_t<T>>
-inline Scalars<A> row_statistics(const T* x, const RowForward<T>& p) {
+inline Scalars<A> row_statistics(const T* x, T* y, const RowForward<T>& p) {
   Scalars<A> s{};
   const double inverse_n = 1.0 / double(p.n);
   if (p.centred) {
     const A shift = load_one(x);
     const Vec<A> shifts = broadcast(shift);
     double sum[1] = {};
-    add_sums<1, A>(p.n, sum, [&](int64_t i, auto width, Vec<A>* out) {
+    add_sums<1, A>(p.n, sum, [&](int64_t i, auto width, Vec<A>* out) NORMKIT_INLINE {
       out[0] = load(x + i, width) - shifts;
     });
     s.centre = Mean<A>::from_shift(shift, sum[0] * inverse_n);
   }
   const Vec<A> mean = broadcast(s.centre.mean), residual = broadcast(s.centre.residual);
   double squares[1] = {};
-  add_sums<1, A>(p.n, squares, [&](int64_t i, auto width, Vec<A>* out) {
+  add_sums<1, A>(p.n, squares, [&](int64_t i, auto width, Vec<A>* out) NORMKIT_INLINE {
+    fetch_to_write(y + i);
     Vec<A> d = p.centred ? (load(x + i, width) - mean) - residual : load(x + i, width);
     out[0] = d * d;
   });
@@ -64,9 +65,11 @@ inline Scalars<A> row_statistics(const T* x, const RowForward<T>& p) {
 
 template <bool kCentred, bool kGain, bool kBias, class T, class A = accumulate_t<T>>
 inline void apply_row(const T* x, T* y, const RowForward<T>& p, const Scalars<A>& s) {
+  const T* next = x + p.x_stride;
   const Vec<A> mean = broadcast(s.centre.mean), residual = broadcast(s.centre.residual);
   const Vec<A> rstd = broadcast(s.rstd);
-  sweep<A>(0, p.n, [&](int, int64_t i, auto width) {
+  sweep<A>(0, p.n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+    fetch(next + i);
     Vec<A> v = load(x + i, width);
     if (kCentred) v = (v - mean) - residual;
     v = v * rstd;
@@ -89,7 +92,7 @@ void row_forward(const RowForward<T>& p, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
     const T* x = p.x + row * p.x_stride;
     T* y = p.y + row * p.n;
-    const auto s = row_statistics(x, p);
+    const auto s = row_statistics(x, y, p);
     if (p.centred)
       apply_row<true>(x, y, p, s);
     else
@@ -125,7 +128,9 @@ inline BackwardScalars<A> backward_scalars(const RowBackward<T>& p, int64_t row)
   }
   if (!p.grad_x) return s;
   double sum[2] = {};
-  add_sums<2, A>(p.n, sum, [&](int64_t i, auto width, Vec<A>* out) {
+  T* grad_x = p.grad_x + row * p.n;
+  add_sums<2, A>(p.n, sum, [&](int64_t i, auto width, Vec<A>* out) NORMKIT_INLINE {
+    fetch_to_write(grad_x + i);
     Vec<A> gw = load(grad_y + i, width);
     if (p.gain) gw *= load(p.gain + i, width);
     Vec<A> x_hat = ((load(x + i, width) - s.mean) - s.residual) * s.rstd;
@@ -146,11 +151,13 @@ inline void backward_rows(const RowBackward<T>& p, int64_t row, A* grad_gain, A*
   const T* x = p.x + row * p.x_stride;
   const T* grad_y = p.grad_y + row * p.grad_y_stride;
   T* grad_x = p.grad_x ? p.grad_x + row * p.n : nullptr;
-  sweep<A>(0, p.n, [&](int, int64_t i, auto width) {
+  sweep<A>(0, p.n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
     const Vec<A> gain = p.gain ? load(p.gain + i, width) : broadcast(A(1));
     Vec<A> gain_sum = grad_gain ? load(grad_gain + i, width) : Vec<A>{};
     Vec<A> bias_sum = grad_bias ? load(grad_bias + i, width) : Vec<A>{};
     for (int r = 0; r < R; ++r) {
+      fetch(grad_y + (r + R) * p.grad_y_stride + i);
+      fetch(x + (r + R) * p.x_stride + i);
       const Vec<A> g = load(grad_y + r * p.grad_y_stride + i, width);
       const Vec<A> d = (load(x + r * p.x_stride + i, width) - s[r].mean) - s[r].residual;
       const Vec<A> x_hat = d * s[r].rstd;

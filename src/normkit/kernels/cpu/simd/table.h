@@ -8,8 +8,9 @@ namespace normkit::NORMKIT_ISA {
 
 template <class T>
 void widen_all(const T* from, accumulate_t<T>* to, int64_t n) {
-  sweep<accumulate_t<T>>(
-      0, n, [&](int, int64_t i, auto width) { store(to + i, load(from + i, width), width); });
+  sweep<accumulate_t<T>>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+    store(to + i, load(from + i, width), width);
+  });
 }
 
 template <class T>

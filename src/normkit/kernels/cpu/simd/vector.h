@@ -15,6 +15,10 @@
 #include <immintrin.h>
 #endif
 
+// A loop's body stands in it several times, for whole vectors and for the rest; left to itself the
+// compiler makes it a function, and what should be in registers goes through memory.
+#define NORMKIT_INLINE __attribute__((always_inline))
+
 namespace normkit::NORMKIT_ISA {
 
 template <class A>
@@ -137,6 +141,18 @@ inline accumulate_t<T> load_one(const T* p) {
   return load(p, Part{1})[0];
 }
 
+// A pass that only reads and one that only writes each leave half of memory idle. So while one
+// piece of data is handled in cache, the next is fetched, and the lines about to be written are
+// claimed. The address may lie past the end: a prefetch never faults.
+template <class T>
+inline void fetch(const T* p) {
+  __builtin_prefetch(p, 0, 2);
+}
+template <class T>
+inline void fetch_to_write(const T* p) {
+  __builtin_prefetch(p, 1, 2);
+}
+
 // ------------------------------------------------------------------- reductions
 template <class A>
 inline Vec<A> keep(Vec<A> v, Full) {
@@ -160,7 +176,7 @@ inline double add_lanes(Vec<A> v) {
 // body(k, i, width) for every vector of [0, n); k in 0..3 names an independent chain of additions,
 // enough of them to hide an addition's latency.
 template <class A, class Body>
-inline void sweep(int64_t begin, int64_t end, Body&& body) {
+NORMKIT_INLINE inline void sweep(int64_t begin, int64_t end, Body&& body) {
   constexpr int L = kLanes<A>;
   int64_t i = begin;
   for (; i + 4 * L <= end; i += 4 * L) {
@@ -178,11 +194,11 @@ constexpr int64_t kSumBlock = 4096;
 
 // total[s] += sum over i in [0, n) of term s; term(i, width, out) fills out[0..S).
 template <int S, class A, class Term>
-inline void add_sums(int64_t n, double (&total)[S], Term&& term) {
+NORMKIT_INLINE inline void add_sums(int64_t n, double (&total)[S], Term&& term) {
   for (int64_t begin = 0; begin < n; begin += kSumBlock) {
     int64_t end = n - begin < kSumBlock ? n : begin + kSumBlock;
     Vec<A> chain[S][4] = {};
-    sweep<A>(begin, end, [&](int k, int64_t i, auto width) __attribute__((always_inline)) {
+    sweep<A>(begin, end, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
       Vec<A> out[S];
       term(i, width, out);
       for (int s = 0; s < S; ++s) chain[s][k] += keep<A>(out[s], width);
