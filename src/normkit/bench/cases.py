@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -45,8 +46,8 @@ class Case:
 
         Forward: x read, y written. Backward: x and y's gradient read, x's gradient written.
         """
-        elements = int(np.prod(self.shape, dtype=np.int64))
-        return elements * getattr(torch, self.dtype).itemsize * (5 if self.backward else 2)
+        itemsize: int = getattr(torch, self.dtype).itemsize
+        return math.prod(self.shape) * itemsize * (5 if self.backward else 2)
 
     def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Random x, weight, bias and upstream gradient, the same at every call."""

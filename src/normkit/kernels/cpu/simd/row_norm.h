@@ -175,11 +175,9 @@ inline void backward_rows(const RowBackward<T>& p, int64_t row, A* grad_gain, A*
 constexpr int64_t kRowsPerFlush = 64;
 
 template <class A>
-inline void flush(A* from, double* to, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) {
-    to[i] += double(from[i]);
-    from[i] = 0;
-  }
+inline void flush(A* from, double* to, int64_t n, bool first) {
+  for (int64_t i = 0; i < n; ++i) to[i] = first ? double(from[i]) : to[i] + double(from[i]);
+  memset(from, 0, n * sizeof(A));
 }
 
 template <class T>
@@ -189,14 +187,16 @@ void row_backward(const RowBackward<T>& p, int64_t begin, int64_t end) {
   A* bias_sum = p.grad_bias ? p.scratch + p.n : nullptr;
   if (p.scratch) memset(p.scratch, 0, 2 * p.n * sizeof(A));
   for (int64_t block = begin; block < end; ++block) {
-    int64_t row = block * p.block_rows;
+    const int64_t start = block * p.block_rows;
+    int64_t row = start;
     const int64_t last = row + p.block_rows < p.rows ? row + p.block_rows : p.rows;
     while (row < last) {
+      const bool first = row == start;
       const int64_t stop = last - row < kRowsPerFlush ? last : row + kRowsPerFlush;
       for (; row + 4 <= stop; row += 4) backward_rows<4>(p, row, gain_sum, bias_sum);
       for (; row < stop; ++row) backward_rows<1>(p, row, gain_sum, bias_sum);
-      if (gain_sum) flush(gain_sum, p.grad_gain + block * p.n, p.n);
-      if (bias_sum) flush(bias_sum, p.grad_bias + block * p.n, p.n);
+      if (gain_sum) flush(gain_sum, p.grad_gain + block * p.n, p.n, first);
+      if (bias_sum) flush(bias_sum, p.grad_bias + block * p.n, p.n, first);
     }
   }
 }
