@@ -55,7 +55,9 @@ class Case:
         x, upstream = (torch.randn(self.shape, generator=generator) for _ in range(2))
         weight, bias = (torch.rand(self.features, generator=generator) + 0.5 for _ in range(2))
         memory = torch.channels_last if self.channels_last else torch.contiguous_format
-        x, upstream = (t.to(getattr(torch, self.dtype)).contiguous(memory_format=memory) for t in (x, upstream))
+        x, upstream = (
+            t.to(getattr(torch, self.dtype)).contiguous(memory_format=memory) for t in (x, upstream)
+        )
         return x, weight, bias, upstream
 
 

@@ -16,11 +16,18 @@ void combine(Moments& a, const Moments& b) {
   a.count = count;
 }
 
-double rstd_of(const Moments& m, double eps) { return 1.0 / std::sqrt(m.m2 / m.count + eps); }
+// A channel's moments, relative to shift, as what is saved and what is applied.
+template <class T, class A = accumulate_t<T>>
+void set_channel(int64_t c, A shift, const Moments& m, double eps, Statistics<A>& stats,
+                 PerChannel<T>& channel) {
+  const double variance = m.m2 / m.count, rstd = 1.0 / std::sqrt(variance + eps);
+  stats.set(c, split_mean<A>(shift, m.mean), variance, rstd);
+  channel.set(c, split_mean<apply_t<T>>(shift, m.mean), rstd);
+}
 
 template <class T, class A = accumulate_t<T>>
 void train_planar(const Layout& in, const Tensor& y, double eps, Statistics<A> stats,
-                  PerChannel<A>& channel) {
+                  PerChannel<T>& channel) {
   const auto& k = kernels<T>();
   const Chunks chunks(in.batch, in.positions);
   const T* x = in.tensor->template data<T>();
@@ -39,34 +46,31 @@ void train_planar(const Layout& in, const Tensor& y, double eps, Statistics<A> s
       [&](int64_t c) {
         Moments m = partial[c * chunks.count];
         for (int64_t i = 1; i < chunks.count; ++i) combine(m, partial[c * chunks.count + i]);
-        const double rstd = rstd_of(m, eps);
-        stats.set(c, shift(c), m, rstd);
-        channel.set(c, rstd);
+        set_channel<T>(c, shift(c), m, eps, stats, channel);
       },
       [&](int64_t c, int64_t begin, int64_t end) {
         const int64_t plane = in.channels * in.positions;
         k.planar_apply({x + begin * in.stride_n + c * in.stride_c, in.stride_n},
                        out + begin * plane + c * in.positions, plane, end - begin, in.positions,
-                       stats.mean[c], stats.residual[c], channel.scale[c], channel.bias[c]);
+                       channel.mean[c], channel.scale[c], channel.bias[c]);
       });
 }
 
 template <class T, class A = accumulate_t<T>>
-void apply_interleaved(const Layout& in, const Tensor& y, const A* mean, const A* residual,
-                       const PerChannel<A>& channel) {
+void apply_interleaved(const Layout& in, const Tensor& y, const PerChannel<T>& channel) {
   const auto& k = kernels<T>();
   const T* x = in.tensor->template data<T>();
   T* out = y.template mutable_data<T>();
   parallel(in.rows(), in.channels, [&](int64_t begin, int64_t end) {
     k.interleaved_apply(x + begin * in.stride_row, in.stride_row, out + begin * in.channels,
-                        end - begin, in.channels, mean, residual, channel.scale.data(),
+                        end - begin, in.channels, channel.mean.data(), channel.scale.data(),
                         channel.bias.data());
   });
 }
 
 template <class T, class A = accumulate_t<T>>
 void train_interleaved(const Layout& in, const Tensor& y, double eps, Statistics<A> stats,
-                       PerChannel<A>& channel) {
+                       PerChannel<T>& channel) {
   const auto& k = kernels<T>();
   const T* x = in.tensor->template data<T>();
   const int64_t C = in.channels, rows = in.rows(), per_block = block_rows(rows);
@@ -83,11 +87,9 @@ void train_interleaved(const Layout& in, const Tensor& y, double eps, Statistics
     for (int64_t b = 0; b < blocks; ++b)
       combine(m,
               {double(std::min(per_block, rows - b * per_block)), mean[b * C + c], m2[b * C + c]});
-    const double rstd = rstd_of(m, eps);
-    stats.set(c, shift[c], m, rstd);
-    channel.set(c, rstd);
+    set_channel<T>(c, shift[c], m, eps, stats, channel);
   }
-  apply_interleaved<T>(in, y, stats.mean, stats.residual, channel);
+  apply_interleaved<T>(in, y, channel);
 }
 
 std::tuple<Tensor, Tensor> batch_norm_train(const Tensor& x, const Tensor* weight,
@@ -104,7 +106,7 @@ std::tuple<Tensor, Tensor> batch_norm_train(const Tensor& x, const Tensor* weigh
     const Vector<A> gain(weight, "weight", in.channels), shift(bias, "bias", in.channels);
     statistics = zeros_if(x.numel() == 0, {4, in.channels}, scalar_type_of<A>());
     if (x.numel() == 0) return;
-    PerChannel<A> channel(gain, shift, in.channels);
+    PerChannel<T> channel(gain, shift, in.channels);
     const Statistics<A> stats(statistics, in.channels);
     if (in.interleaved)
       train_interleaved<T>(in, y, eps, stats, channel);
@@ -125,12 +127,13 @@ Tensor batch_norm(const Tensor& x, const Tensor& running_mean, const Tensor& run
     using A = accumulate_t<T>;
     const int64_t C = in.channels;
     const Vector<A> gain(weight, "weight", C), shift(bias, "bias", C);
-    const Vector<A> mean(&running_mean, "running_mean", C), var(&running_var, "running_var", C);
+    const Vector<double> mean(&running_mean, "running_mean", C),
+        var(&running_var, "running_var", C);
     if (x.numel() == 0) return;
-    PerChannel<A> channel(gain, shift, C);
-    for (int64_t c = 0; c < C; ++c) channel.set(c, 1.0 / std::sqrt(double(var.get()[c]) + eps));
-    const std::vector<A> residual(C);
-    if (in.interleaved) return apply_interleaved<T>(in, y, mean.get(), residual.data(), channel);
+    PerChannel<T> channel(gain, shift, C);
+    for (int64_t c = 0; c < C; ++c)
+      channel.set(c, split_mean<apply_t<T>>(mean.get()[c], 0), 1.0 / std::sqrt(var.get()[c] + eps));
+    if (in.interleaved) return apply_interleaved<T>(in, y, channel);
     const auto kernel = kernels<T>().planar_apply;
     const T* from = in.tensor->template data<T>();
     T* to = y.template mutable_data<T>();
@@ -138,7 +141,7 @@ Tensor batch_norm(const Tensor& x, const Tensor& running_mean, const Tensor& run
       for (int64_t i = begin; i < end; ++i) {
         const int64_t n = i / C, c = i % C;
         kernel({from + n * in.stride_n + c * in.stride_c, 0}, to + i * in.positions, 0, 1,
-               in.positions, mean.get()[c], A(0), channel.scale[c], channel.bias[c]);
+               in.positions, channel.mean[c], channel.scale[c], channel.bias[c]);
       }
     });
   });

@@ -76,19 +76,21 @@ inline int64_t block_rows(int64_t rows) {
   return std::max(kMinBlockRows, (rows + kMaxBlocks - 1) / kMaxBlocks);
 }
 
-// What an application needs of each channel, in the accumulation dtype.
-template <class A>
+// y = (x - mean) * scale + bias for each channel; the mean's residual has gone into the bias.
+template <class T, class A = accumulate_t<T>, class P = apply_t<T>>
 struct PerChannel {
   const A* gain;
   const A* shift;
-  std::vector<A> scale, bias;
+  std::vector<P> mean, scale, bias;
 
   PerChannel(const Vector<A>& weight, const Vector<A>& bias, int64_t channels)
-      : gain(weight.get()), shift(bias.get()), scale(channels), bias(channels) {}
+      : gain(weight.get()), shift(bias.get()), mean(channels), scale(channels), bias(channels) {}
 
-  void set(int64_t c, double rstd) {
-    scale[c] = A(rstd * (gain ? double(gain[c]) : 1.0));
-    bias[c] = shift ? shift[c] : A(0);
+  void set(int64_t c, Mean<P> m, double rstd) {
+    const double exact = rstd * (gain ? double(gain[c]) : 1.0);
+    mean[c] = m.mean;
+    scale[c] = P(exact);
+    bias[c] = P((shift ? double(shift[c]) : 0.0) - double(m.residual) * exact);
   }
 };
 
@@ -102,13 +104,10 @@ struct Statistics {
         residual(mean + channels),
         var(residual + channels) {}
 
-  // shift + m.mean is the mean: kept as its rounding to A and what that lost (Knuth's two-sum).
-  void set(int64_t c, A shift, const Moments& m, double rstd_c) {
-    const double sum = double(shift) + m.mean, tail = sum - double(shift);
-    const double lost = (double(shift) - (sum - tail)) + (m.mean - tail);
-    mean[c] = A(sum);
-    residual[c] = A((sum - double(mean[c])) + lost);
-    var[c] = A(m.m2 / m.count);
+  void set(int64_t c, Mean<A> m, double variance, double rstd_c) {
+    mean[c] = m.mean;
+    residual[c] = m.residual;
+    var[c] = A(variance);
     rstd[c] = A(rstd_c);
   }
 };

@@ -9,8 +9,7 @@ namespace {
 template <class A>
 struct Gradient {
   Statistics<A> stats;
-  PerChannel<A> channel;
-  std::vector<A> mean_grad, mean_grad_x;
+  std::vector<A> scale, mean_grad, mean_grad_x;
   std::vector<double> grad, grad_x_hat;  // their sums: the gradients of bias and weight
   bool training;
   double count;
@@ -18,14 +17,15 @@ struct Gradient {
   Gradient(const Tensor& statistics, const Vector<A>& weight, int64_t channels, bool training,
            double count)
       : stats(statistics, channels),
-        channel(weight, Vector<A>(nullptr, "", channels), channels),
+        scale(channels),
         mean_grad(channels),
         mean_grad_x(channels),
         grad(channels),
         grad_x_hat(channels),
         training(training),
         count(count) {
-    for (int64_t c = 0; c < channels; ++c) channel.set(c, double(stats.rstd[c]));
+    for (int64_t c = 0; c < channels; ++c)
+      scale[c] = weight.get() ? stats.rstd[c] * weight.get()[c] : stats.rstd[c];
   }
 
   void set(int64_t c, double sum, double sum_x_hat) {
@@ -68,7 +68,7 @@ void backward_planar(const Layout& g, const Layout& in, T* grad_x, Gradient<A>& 
         k.planar_gradient({grad_y + begin * g.stride_n + c * g.stride_c, g.stride_n},
                           {x + begin * in.stride_n + c * in.stride_c, in.stride_n},
                           grad_x + begin * plane + c * in.positions, plane, end - begin,
-                          in.positions, to.stats.mean[c], to.stats.residual[c], to.channel.scale[c],
+                          in.positions, to.stats.mean[c], to.stats.residual[c], to.scale[c],
                           to.mean_grad[c], to.mean_grad_x[c]);
       });
 }
@@ -97,7 +97,7 @@ void backward_interleaved(const Layout& g, const Layout& in, T* grad_x, Gradient
   parallel(rows, C, [&](int64_t begin, int64_t end) {
     k.interleaved_gradient(grad_y + begin * g.stride_row, g.stride_row, x + begin * in.stride_row,
                            in.stride_row, grad_x + begin * C, end - begin, C, to.stats.mean,
-                           to.stats.residual, to.channel.scale.data(), to.mean_grad.data(),
+                           to.stats.residual, to.scale.data(), to.mean_grad.data(),
                            to.mean_grad_x.data());
   });
 }

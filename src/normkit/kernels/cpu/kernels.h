@@ -28,6 +28,38 @@ struct accumulate<double> {
 template <class T>
 using accumulate_t = typename accumulate<T>::type;
 
+// What BatchNorm's last step, (x - mean) * scale + bias, is computed in: double for float, so that
+// the result is the exact one rounded once also where the bias cancels. A half's rounding hides
+// float's.
+template <class T>
+struct apply {
+  using type = accumulate_t<T>;
+};
+template <>
+struct apply<float> {
+  using type = double;
+};
+template <class T>
+using apply_t = typename apply<T>::type;
+
+// A mean as two numbers. (x - mean) is exact where x and mean are close, and the residual then
+// restores what rounding the mean to A took away: at an offset of 1e4 that is half of 1e-3.
+template <class A>
+struct Mean {
+  A mean = 0;
+  A residual = 0;
+};
+
+// The exact sum shift + m, by Knuth's two-sum. Static: no instruction set may lend its copy to
+// another.
+template <class A>
+[[maybe_unused]] static Mean<A> split_mean(double shift, double m) {
+  const double sum = shift + m, tail = sum - shift;
+  const double lost = (shift - (sum - tail)) + (m - tail);
+  const A mean = A(sum);
+  return {mean, A((sum - double(mean)) + lost)};
+}
+
 // ---------------------------------------------------------------- row norms
 // A row is n adjacent elements that share statistics. Row r of x starts at x + r * x_stride; y and
 // grad_x are dense. Any of gain, bias and the statistics may be null: a gain of 1, no bias,
@@ -53,6 +85,7 @@ struct RowForward {
   double eps;
   bool centred;
   bool outside;
+  bool stream;  // whether y is too large to be found in cache by whoever reads it next
 };
 
 template <class T, class A = accumulate_t<T>>
@@ -67,9 +100,9 @@ struct RowBackward {
   int64_t rows;
   int64_t n;
   int64_t block_rows;  // rows whose weight gradients are summed into one partial
-  double* grad_gain;   // [blocks, n] partial sums, or null
-  double* grad_bias;   // [blocks, n] partial sums, or null
-  A* scratch;          // [2 * n] for the calling thread, where either partial is wanted
+  A* grad_gain;        // [blocks, n] partial sums, or null
+  A* grad_bias;        // [blocks, n] partial sums, or null
+  bool stream;
 };
 
 // ------------------------------------------------------------ channel norms
@@ -94,7 +127,7 @@ struct Plane {
   int64_t stride;
 };
 
-template <class T, class A = accumulate_t<T>>
+template <class T, class A = accumulate_t<T>, class P = apply_t<T>>
 struct Kernels {
   void (*widen)(const T* from, A* to, int64_t n);
 
@@ -104,8 +137,9 @@ struct Kernels {
   void (*row_backward)(const RowBackward<T>&, int64_t begin, int64_t end);
 
   Moments (*planar_moments)(Plane<T> x, int64_t batch, int64_t length, A shift);
-  void (*planar_apply)(Plane<T> x, T* y, int64_t y_stride, int64_t batch, int64_t length, A mean,
-                       A residual, A scale, A bias);
+  // y = (x - mean) * scale + bias
+  void (*planar_apply)(Plane<T> x, T* y, int64_t y_stride, int64_t batch, int64_t length, P mean,
+                       P scale, P bias);
   GradientSums (*planar_gradient_sums)(Plane<T> grad_y, Plane<T> x, int64_t batch, int64_t length,
                                        A mean, A residual, A rstd);
   // grad_x = scale * (grad_y - mean_grad - ((x - mean) - residual) * mean_grad_x)
@@ -118,7 +152,7 @@ struct Kernels {
   void (*interleaved_moments)(const T* x, int64_t stride, int64_t rows, int64_t channels,
                               const A* shift, double* mean, double* m2);
   void (*interleaved_apply)(const T* x, int64_t stride, T* y, int64_t rows, int64_t channels,
-                            const A* mean, const A* residual, const A* scale, const A* bias);
+                            const P* mean, const P* scale, const P* bias);
   void (*interleaved_gradient_sums)(const T* grad_y, int64_t grad_y_stride, const T* x,
                                     int64_t x_stride, int64_t rows, int64_t channels, const A* mean,
                                     const A* residual, const A* rstd, double* grad,

@@ -113,6 +113,7 @@ Tensor forward(const Tensor& x, const Tensor* weight, const Tensor* bias, int64_
     p.eps = v.eps;
     p.centred = v.centred;
     p.outside = v.outside;
+    p.stream = past_cache<T>(rows.count * rows.n);
     const auto kernel = kernels<T>().row_forward;
     parallel(rows.count, rows.n, [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
   });
@@ -137,17 +138,14 @@ std::tuple<Tensor, Tensor> row_norm_fwd(const Tensor& x, const Tensor* weight, c
   return {std::move(y), std::move(*statistics)};
 }
 
-// Rows whose weight gradients make one partial sum: a function of the shape alone, so that the sum
-// does not depend on the number of threads. At most kMaxBlocks partials keep their traffic small.
-constexpr int64_t kMinBlockRows = 32;
-constexpr int64_t kMaxBlocks = 128;
+// Rows whose weight gradients make one partial sum, in the accumulation dtype: few enough for its
+// rounding, many enough for the partials to be little traffic, and a function of the shape alone,
+// so that the sum does not depend on the number of threads.
+int64_t block_rows(int64_t rows) { return std::clamp<int64_t>(rows / 16, 8, 64); }
 
-int64_t block_rows(int64_t rows) {
-  return std::max(kMinBlockRows, (rows + kMaxBlocks - 1) / kMaxBlocks);
-}
-
-// Sums the blocks' partials in their order and rounds once to the parameter's dtype.
-Tensor reduce_partials(const double* partials, int64_t blocks, int64_t n, const Tensor& like) {
+// Sums the blocks' partials in their order, in double, and rounds once to the parameter's dtype.
+template <class A>
+Tensor reduce_partials(const A* partials, int64_t blocks, int64_t n, const Tensor& like) {
   Tensor grad = empty(like.sizes(), like.scalar_type());
   std::vector<double> sum(n, 0.0);
   parallel(n, blocks, [&](int64_t begin, int64_t end) {
@@ -174,13 +172,10 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(const Tensor& grad_y, const Tens
   bias_grad = bias_grad && bias;
   const Rows rows(x, "input", trailing);
   const Rows grad_rows(grad_y, "grad_output", trailing);
-  Tensor grad_x = input_grad ? empty(x.sizes(), type) : none(type);
   const int64_t per_block = block_rows(rows.count);
   const int64_t blocks = rows.n == 0 ? 0 : (rows.count + per_block - 1) / per_block;
-  // Every partial is written before it is read: no need to clear a tenth of the traffic first.
-  const auto gain_partials =
-      std::make_unique_for_overwrite<double[]>(weight_grad * blocks * rows.n);
-  const auto bias_partials = std::make_unique_for_overwrite<double[]>(bias_grad * blocks * rows.n);
+  std::tuple<Tensor, Tensor, Tensor> result{input_grad ? empty(x.sizes(), type) : none(type),
+                                            none(type), none(type)};
   with_type(type, "input", [&](auto element) {
     using T = decltype(element);
     using A = accumulate_t<T>;
@@ -195,23 +190,25 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(const Tensor& grad_y, const Tens
     p.x_stride = rows.stride;
     p.gain = gain.get();
     p.saved = views<A>(statistics, rows.count, v);
-    p.grad_x = input_grad ? grad_x.template mutable_data<T>() : nullptr;
+    p.grad_x = input_grad ? std::get<0>(result).template mutable_data<T>() : nullptr;
     p.rows = rows.count;
     p.n = rows.n;
     p.block_rows = per_block;
+    // Every partial is cleared by the thread that fills it.
+    const auto gain_partials = std::make_unique_for_overwrite<A[]>(weight_grad * blocks * rows.n);
+    const auto bias_partials = std::make_unique_for_overwrite<A[]>(bias_grad * blocks * rows.n);
     p.grad_gain = weight_grad ? gain_partials.get() : nullptr;
     p.grad_bias = bias_grad ? bias_partials.get() : nullptr;
+    p.stream = past_cache<T>(rows.count * rows.n);
     const auto kernel = kernels<T>().row_backward;
-    parallel(blocks, per_block * rows.n, [&](int64_t begin, int64_t end) {
-      RowBackward<T> mine = p;
-      std::vector<A> scratch(weight_grad || bias_grad ? 2 * rows.n : 0);
-      mine.scratch = scratch.empty() ? nullptr : scratch.data();
-      kernel(mine, begin, end);
-    });
+    parallel(blocks, per_block * rows.n,
+             [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
+    if (weight_grad)
+      std::get<1>(result) = reduce_partials(gain_partials.get(), blocks, rows.n, *weight);
+    if (bias_grad)
+      std::get<2>(result) = reduce_partials(bias_partials.get(), blocks, rows.n, *bias);
   });
-  return {std::move(grad_x),
-          weight_grad ? reduce_partials(gain_partials.get(), blocks, rows.n, *weight) : none(type),
-          bias_grad ? reduce_partials(bias_partials.get(), blocks, rows.n, *bias) : none(type)};
+  return result;
 }
 
 }  // namespace
