@@ -30,10 +30,25 @@ def may_update(
 ) -> bool:
     """Whether the running statistics can take this batch: asked before anything is changed."""
     mean, var, batches = tracked
-    return (momentum is not None or batches is not None or (mean is None and var is None)) and all(
-        t is None or (t.shape == input.shape[1:2] and t.device == input.device and t.dtype in DTYPES)
-        for t in (mean, var)
+    averaged = momentum is not None or batches is not None or (mean is None and var is None)
+    return (
+        averaged
+        and (batches is None or _is_count(batches))
+        and all(t is None or _takes(t, input) for t in (mean, var))
     )
+
+
+def _takes(running: Tensor, input: Tensor) -> bool:
+    return (
+        running.shape == input.shape[1:2]
+        and running.device == input.device
+        and running.dtype in DTYPES
+        and running.layout is torch.strided
+    )
+
+
+def _is_count(batches: Tensor) -> bool:
+    return batches.dtype is torch.int64 and batches.layout is torch.strided and batches.numel() == 1
 
 
 def explain_row_norm(
@@ -43,6 +58,8 @@ def explain_row_norm(
     bias: object,
     eps: object,
     gain_offset: object = 0.0,
+    *,
+    eps_optional: bool = False,
 ) -> None:
     """Raise the error a wrong argument of a row norm deserves."""
     x = _floating("input", input)
@@ -54,7 +71,8 @@ def explain_row_norm(
         )
     for name, parameter in (("weight", weight), ("bias", bias)):
         _parameter(name, parameter, x, shape, "normalized_shape")
-    _eps(eps)
+    if not (eps is None and eps_optional):
+        _eps(eps)
     _number("gain_offset", gain_offset)
 
 
@@ -86,6 +104,8 @@ def explain_batch_norm(
             "input must have more than one value per channel in training, got shape "
             f"{tuple(x.shape)}: a single value has no variance. Use a larger batch, or training=False"
         )
+    if isinstance(num_batches_tracked, Tensor):
+        _count(num_batches_tracked)
     if momentum is not None:
         _number("momentum", momentum)
     elif training and num_batches_tracked is None:
@@ -124,10 +144,15 @@ def _shape(name: str, value: object) -> tuple[int, ...]:
 
 
 def _eps(value: object) -> None:
-    if value is None:
-        return
     if not _number("eps", value) >= 0:
         raise ValueError(f"eps must be a number of at least 0, got {value}")
+
+
+def _count(batches: Tensor) -> None:
+    if batches.dtype is not torch.int64:
+        raise TypeError(f"num_batches_tracked must be int64, got {_bare(batches.dtype)}")
+    if batches.numel() != 1:
+        raise ValueError(f"num_batches_tracked must be one number, got shape {tuple(batches.shape)}")
 
 
 def _number(name: str, value: object) -> float:

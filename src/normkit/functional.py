@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, is_grad_enabled
 from torch.compiler import is_compiling
 
@@ -16,8 +15,6 @@ from normkit import _errors
 from normkit.ops import batch_norm as _batch
 from normkit.ops import row_norm as _row
 from normkit.recipe import EpsMode
-
-_EPS = {d: torch.finfo(d).eps for d in (torch.float64, torch.float32, torch.bfloat16, torch.float16)}
 
 
 def layer_norm(
@@ -62,6 +59,8 @@ def layer_norm(
         if shape != normalized_shape and shape != tuple(normalized_shape):
             raise RuntimeError("normkit: refused")
         if is_grad_enabled() and _wants_grad(input, weight, bias):
+            if eps is None:
+                raise RuntimeError("normkit: refused")
             return _with_grad(input, weight, bias, eps, trailing, True, False, 0.0)
         operator = _row.layer_norm if is_compiling() else _row.layer_norm_direct
         if trailing == 1:  # an argument left at its default costs the dispatcher nothing
@@ -118,8 +117,8 @@ def rms_norm(
         shape = input.shape[-trailing:] if weight is None else weight.shape
         if shape != normalized_shape and shape != tuple(normalized_shape):
             raise RuntimeError("normkit: refused")
-        if eps is None:
-            eps = _EPS[input.dtype]
+        if gain_offset == 0.0:
+            gain_offset = 0.0  # to the compiler a constant, not one more input
         if is_grad_enabled() and _wants_grad(input, weight, bias):
             outside = _errors.is_outside(eps_mode)
             return _with_grad(input, weight, bias, eps, trailing, False, outside, gain_offset)
@@ -129,7 +128,7 @@ def rms_norm(
         outside = _errors.is_outside(eps_mode)
         return operator(input, weight, bias, eps, trailing, outside, gain_offset)
     except _errors.CAUGHT:
-        _errors.explain_row_norm(input, normalized_shape, weight, bias, eps, gain_offset)
+        _errors.explain_row_norm(input, normalized_shape, weight, bias, eps, gain_offset, eps_optional=True)
         raise
 
 
@@ -236,7 +235,7 @@ def _with_grad(
     input: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    eps: float,
+    eps: float | None,
     trailing: int,
     centred: bool,
     outside: bool,

@@ -64,7 +64,7 @@ def rms_norm(
     input: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    eps: float,
+    eps: float | None,
     trailing: int = 1,
     outside: bool = False,
     gain_offset: float = 0.0,
@@ -77,15 +77,17 @@ def row_norm_fwd(
     input: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    eps: float,
+    eps: float | None,
     trailing: int,
     centred: bool,
     outside: bool,
     gain_offset: float,
 ) -> tuple[Tensor, Tensor]:
     """A row norm and its statistics."""
-    _tell(input.device)
+    if eps is None:
+        eps = torch.finfo(input.dtype).eps
     _check_rows(input, weight, bias, eps, trailing)
+    _tell(input.device)
     x, gain, shift = _rows(input, weight, bias, trailing, gain_offset)
     kept: list[Tensor] = []
     if x.shape[1] == 0:
@@ -150,8 +152,14 @@ def _check_rows(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: floa
     shape = x.shape[x.dim() - trailing :]
     if any(p is not None and p.shape != shape for p in (weight, bias)):
         raise RuntimeError("normkit: a parameter must have the shape of the normalized dimensions")
+    _check_dense(x, weight, bias)
     if not x.is_floating_point():
         raise RuntimeError("normkit: input must be floating-point")
+
+
+def _check_dense(*tensors: Tensor | None) -> None:
+    if any(t is not None and t.layout is not torch.strided for t in tensors):
+        raise RuntimeError("normkit: tensors must be dense")
 
 
 def _rows(
@@ -197,6 +205,8 @@ def _apply(input: Tensor, d: Tensor, rstd: Tensor, weight: Tensor | None, bias: 
 
 
 def _laid_out(y: Tensor, like: Tensor) -> Tensor:
+    if y.numel() == 0:
+        return y.new_empty(y.shape)
     if is_channels_last(like):
         return y.movedim(1, -1).contiguous().movedim(-1, 1)
     return y.contiguous()
@@ -211,8 +221,8 @@ def batch_norm(
     eps: float,
 ) -> Tensor:
     """BatchNorm with given statistics."""
-    _tell(input.device)
     _check_channels(input, running_mean, running_var, weight, bias, eps=eps)
+    _tell(input.device)
     x = input.to(accumulation_dtype(input.dtype))
     mean, var = running_mean.to(x.dtype), running_var.to(x.dtype)
     return _apply(input, x - _per_channel(x, mean), torch.rsqrt(var + eps), weight, bias)
@@ -222,8 +232,8 @@ def batch_norm_train(
     input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor]:
     """BatchNorm with the batch's statistics, and those."""
-    _tell(input.device)
     _check_channels(input, weight, bias, eps=eps)
+    _tell(input.device)
     x = input.to(accumulation_dtype(input.dtype))
     if x.numel() == 0:
         return _laid_out(input.clone(), input), x.new_zeros((4, x.shape[1]))
@@ -280,11 +290,12 @@ def batch_norm_update(
     momentum: float | None,
 ) -> None:
     """Move the running statistics towards a batch's; a momentum of None averages all batches."""
-    _tell(statistics.device)
     if momentum is None and num_batches_tracked is None:
         raise RuntimeError("normkit: a cumulative average needs num_batches_tracked")
     if any(t is not None and t.shape != statistics.shape[1:] for t in (running_mean, running_var)):
         raise RuntimeError("normkit: running statistics must have one element per channel")
+    _check_dense(running_mean, running_var, num_batches_tracked, statistics)
+    _tell(statistics.device)
     factor: Tensor | float = 0.0 if momentum is None else momentum
     if num_batches_tracked is not None:
         num_batches_tracked.add_(1)
@@ -301,5 +312,6 @@ def batch_norm_update(
 def _check_channels(x: Tensor, *vectors: Tensor | None, eps: float) -> None:
     if x.dim() < 2 or eps < 0 or not x.is_floating_point():
         raise RuntimeError("normkit: input must be floating-point (N, C, *) and eps not negative")
-    if any(v is not None and v.numel() != x.shape[1] for v in vectors):
+    _check_dense(x, *vectors)
+    if any(v is not None and v.shape != x.shape[1:2] for v in vectors):
         raise RuntimeError("normkit: per-channel tensors must have one element per channel")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -21,8 +22,23 @@ def define(schema: str, *, fallback: Callable[..., Any], fake: Callable[..., Any
     name, signature = schema[: schema.index("(")], schema[schema.index("(") :]
     torch.library.define(f"normkit::{name}", signature, tags=torch.Tag.pt2_compliant_tag)
     torch.library.impl(f"normkit::{name}", "default", fallback)
-    torch.library.register_fake(f"normkit::{name}", fake)
+    torch.library.register_fake(f"normkit::{name}", _on_one_device(fake))
     return getattr(torch.ops.normkit, name).default
+
+
+def _on_one_device(fake: Callable[..., Any]) -> Callable[..., Any]:
+    """`fake`, but not for tensors of several devices.
+
+    Among real tensors and one on the meta device, PyTorch's dispatcher picks the fake kernel.
+    """
+
+    @functools.wraps(fake)
+    def checked(*arguments: Any) -> Any:
+        if len({a.device for a in arguments if isinstance(a, Tensor)}) > 1:
+            raise RuntimeError("normkit: all tensors must be on one device")
+        return fake(*arguments)
+
+    return checked
 
 
 def direct(operator: Any) -> Any:

@@ -3,7 +3,7 @@
 `layer_norm` and `rms_norm` are for inference: they save nothing. `row_norm_fwd` serves both in
 training; it also returns ``statistics``, (k, rows) in the accumulation dtype: rstd; then the mean
 and what rounding it lost, where centred; then the slope, where eps stands outside the root.
-`row_norm_bwd` is its gradient.
+`row_norm_bwd` is its gradient. An eps of None is the input dtype's machine epsilon.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _fake_fwd(
     input: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    eps: float,
+    eps: float | None,
     trailing: int,
     centred: bool,
     outside: bool,
@@ -58,7 +58,7 @@ layer_norm: Operator = define(
     fake=_contiguous_like,
 )
 rms_norm: Operator = define(
-    "rms_norm(Tensor input, Tensor? weight, Tensor? bias, float eps, int trailing=1,"
+    "rms_norm(Tensor input, Tensor? weight, Tensor? bias, float? eps, int trailing=1,"
     " bool outside=False, float gain_offset=0.0) -> Tensor",
     fallback=pytorch.rms_norm,
     fake=_contiguous_like,
@@ -66,7 +66,7 @@ rms_norm: Operator = define(
 layer_norm_direct: Operator = direct(layer_norm)
 rms_norm_direct: Operator = direct(rms_norm)
 row_norm_fwd: Operators = define(
-    "row_norm_fwd(Tensor input, Tensor? weight, Tensor? bias, float eps, int trailing, bool centred,"
+    "row_norm_fwd(Tensor input, Tensor? weight, Tensor? bias, float? eps, int trailing, bool centred,"
     " bool outside, float gain_offset) -> (Tensor, Tensor)",
     fallback=pytorch.row_norm_fwd,
     fake=_fake_fwd,
@@ -93,7 +93,7 @@ class RowNorm(torch.autograd.Function):
         input: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
-        eps: float,
+        eps: float | None,
         trailing: int,
         centred: bool,
         outside: bool,

@@ -95,6 +95,8 @@ void train_interleaved(const Layout& in, const Tensor& y, double eps, Statistics
 std::tuple<Tensor, Tensor> batch_norm_train(const Tensor& x, const Tensor* weight,
                                             const Tensor* bias, double eps) {
   check_batch(x);
+  check_per_channel(weight, "weight", x);
+  check_per_channel(bias, "bias", x);
   STD_TORCH_CHECK(eps >= 0, "normkit: eps must not be negative");
   const Layout in(x);
   Tensor y = in.output(x);
@@ -119,6 +121,10 @@ std::tuple<Tensor, Tensor> batch_norm_train(const Tensor& x, const Tensor* weigh
 Tensor batch_norm(const Tensor& x, const Tensor& running_mean, const Tensor& running_var,
                   const Tensor* weight, const Tensor* bias, double eps) {
   check_batch(x);
+  check_per_channel(&running_mean, "running_mean", x);
+  check_per_channel(&running_var, "running_var", x);
+  check_per_channel(weight, "weight", x);
+  check_per_channel(bias, "bias", x);
   STD_TORCH_CHECK(eps >= 0, "normkit: eps must not be negative");
   const Layout in(x);
   Tensor y = in.output(x);
@@ -163,7 +169,9 @@ void move_towards(const Tensor& running, int64_t channels, double momentum, cons
 void batch_norm_update(const Tensor* running_mean, const Tensor* running_var,
                        const Tensor* num_batches_tracked, const Tensor& statistics, int64_t count,
                        std::optional<double> momentum) {
-  const int64_t channels = statistics.sizes()[1];
+  const ScalarType type = statistics.scalar_type();
+  const Saved saved(statistics, type == ScalarType::Double ? type : ScalarType::Float);
+  const int64_t channels = saved.channels();
   for (const Tensor* t : {running_mean, running_var})
     STD_TORCH_CHECK(!t || (t->is_cpu() && t->numel() == channels),
                     "normkit: running statistics must have one element per channel");
@@ -177,9 +185,9 @@ void batch_norm_update(const Tensor* running_mean, const Tensor* running_var,
     const int64_t batches = ++*num_batches_tracked->mutable_data<int64_t>();
     if (!momentum) factor = 1.0 / double(batches);
   }
-  with_type(statistics.scalar_type(), "statistics", [&](auto element) {
+  with_type(type, "statistics", [&](auto element) {
     using A = accumulate_t<decltype(element)>;
-    const Statistics<A> s(statistics, channels);
+    const Statistics<A> s(saved.get(), channels);
     const double unbiased = double(count) / double(count - 1);
     if (running_mean)
       move_towards(*running_mean, channels, factor, [&](int64_t c) { return double(s.mean[c]); });

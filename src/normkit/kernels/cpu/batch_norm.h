@@ -112,6 +112,29 @@ struct Statistics {
   }
 };
 
+inline void check_per_channel(const Tensor* t, const char* name, const Tensor& x) {
+  STD_TORCH_CHECK(!t || (t->dim() == 1 && t->sizes()[0] == x.sizes()[1]), "normkit: ", name,
+                  " must have one element per channel");
+}
+
+// The statistics as the kernels read them: dense, of the shape and dtype they were made in.
+class Saved {
+ public:
+  Saved(const Tensor& t, ScalarType type) : dense_(&t) {
+    STD_TORCH_CHECK(t.is_cpu() && t.dim() == 2 && t.sizes()[0] == 4 && t.scalar_type() == type,
+                    "normkit: statistics are not those of a batch");
+    if (!t.is_contiguous()) dense_ = &copied_.emplace(contiguous(t));
+  }
+  Saved(const Saved&) = delete;
+
+  const Tensor& get() const { return *dense_; }
+  int64_t channels() const { return dense_->sizes()[1]; }
+
+ private:
+  const Tensor* dense_;
+  std::optional<Tensor> copied_;
+};
+
 inline void check_batch(const Tensor& x) {
   STD_TORCH_CHECK(x.is_cpu(), "normkit: input must be on the CPU");
   STD_TORCH_CHECK(x.dim() >= 2, "normkit: input must have at least 2 dimensions");

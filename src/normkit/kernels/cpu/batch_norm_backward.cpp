@@ -124,11 +124,10 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_bwd(const Tensor& grad_y, const Te
   with_type(type, "input", [&](auto element) {
     using T = decltype(element);
     using A = accumulate_t<T>;
-    STD_TORCH_CHECK(
-        statistics.numel() == 4 * in.channels && statistics.scalar_type() == scalar_type_of<A>(),
-        "normkit: statistics are not those of the input");
+    const Saved saved(statistics, scalar_type_of<A>());
+    STD_TORCH_CHECK(saved.channels() == in.channels, "normkit: statistics are not the input's");
     const Vector<A> gain(weight, "weight", in.channels);
-    Gradient<A> to(statistics, gain, in.channels, training, double(in.rows()));
+    Gradient<A> to(saved.get(), gain, in.channels, training, double(in.rows()));
     T* out = input_grad ? std::get<0>(result).template mutable_data<T>() : nullptr;
     if (x.numel() > 0 && in.interleaved) backward_interleaved<T>(g, in, out, to);
     if (x.numel() > 0 && !in.interleaved) backward_planar<T>(g, in, out, to);

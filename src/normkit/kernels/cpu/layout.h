@@ -16,9 +16,10 @@ struct Layout {
   const Tensor* tensor;  // the input, or a contiguous copy of it
   int64_t batch, channels, positions;
   bool interleaved = false;
-  int64_t stride_n = 0,
-          stride_c = 0;    // planar: element (n, c, s) at n * stride_n + c * stride_c + s
-  int64_t stride_row = 0;  // interleaved: element (row, c) at row * stride_row + c
+  // planar: element (n, c, s) at n * stride_n + c * stride_c + s
+  int64_t stride_n = 0, stride_c = 0;
+  // interleaved: element (row, c) at row * stride_row + c
+  int64_t stride_row = 0;
 
   explicit Layout(const Tensor& x) : tensor(&x) {
     const Sizes sizes = x.sizes();
@@ -26,6 +27,7 @@ struct Layout {
     channels = sizes[1];
     positions = 1;
     for (size_t d = 2; d < sizes.size(); ++d) positions *= sizes[d];
+    if (x.numel() == 0) return;  // no elements, no layout
     if (positions == 1 ? try_interleaved(x) : try_planar(x) || try_interleaved(x)) return;
     adopt(contiguous(x), positions == 1);
   }
@@ -33,7 +35,7 @@ struct Layout {
   // grad_output, brought into the same layout as the input.
   Layout(const Tensor& grad, const Layout& like)
       : tensor(&grad), batch(like.batch), channels(like.channels), positions(like.positions) {
-    if (like.interleaved ? try_interleaved(grad) : try_planar(grad)) return;
+    if (grad.numel() == 0 || (like.interleaved ? try_interleaved(grad) : try_planar(grad))) return;
     Tensor dense = like.output(grad);
     copy(dense, grad);
     adopt(std::move(dense), like.interleaved);

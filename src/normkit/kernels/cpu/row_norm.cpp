@@ -61,9 +61,22 @@ void check_trailing(const Tensor& x, int64_t trailing) {
                   x.dim(), "]");
 }
 
+double machine_epsilon(ScalarType type) {
+  switch (type) {
+    case ScalarType::Double:
+      return 0x1p-52;
+    case ScalarType::BFloat16:
+      return 0x1p-7;
+    case ScalarType::Half:
+      return 0x1p-10;
+    default:
+      return 0x1p-23;
+  }
+}
+
 // What of the recipe a kernel needs to know.
 struct Variant {
-  double eps;
+  std::optional<double> eps;  // none: the machine epsilon of the input's dtype
   bool centred = false;
   bool outside = false;
   double gain_offset = 0;
@@ -90,9 +103,10 @@ Tensor forward(const Tensor& x, const Tensor* weight, const Tensor* bias, int64_
   check_trailing(x, trailing);
   check_parameter(weight, "weight", x, trailing);
   check_parameter(bias, "bias", x, trailing);
-  STD_TORCH_CHECK(v.eps >= 0, "normkit: eps must not be negative");
-  const Rows rows(x, "input", trailing);
   const ScalarType type = x.scalar_type();
+  const double eps = v.eps ? *v.eps : machine_epsilon(type);
+  STD_TORCH_CHECK(eps >= 0, "normkit: eps must not be negative");
+  const Rows rows(x, "input", trailing);
   Tensor y = empty(x.sizes(), type);
   with_type(type, "input", [&](auto element) {
     using T = decltype(element);
@@ -110,7 +124,7 @@ Tensor forward(const Tensor& x, const Tensor* weight, const Tensor* bias, int64_
     p.gain = gain.get();
     p.bias = shift.get();
     p.n = rows.n;
-    p.eps = v.eps;
+    p.eps = eps;
     p.centred = v.centred;
     p.outside = v.outside;
     p.stream = past_cache<T>(rows.count * rows.n);
@@ -125,14 +139,14 @@ Tensor layer_norm(const Tensor& x, const Tensor* weight, const Tensor* bias, dou
   return forward(x, weight, bias, trailing, {eps, true}, nullptr);
 }
 
-Tensor rms_norm(const Tensor& x, const Tensor* weight, const Tensor* bias, double eps,
-                int64_t trailing, bool outside, double gain_offset) {
+Tensor rms_norm(const Tensor& x, const Tensor* weight, const Tensor* bias,
+                std::optional<double> eps, int64_t trailing, bool outside, double gain_offset) {
   return forward(x, weight, bias, trailing, {eps, false, outside, gain_offset}, nullptr);
 }
 
 std::tuple<Tensor, Tensor> row_norm_fwd(const Tensor& x, const Tensor* weight, const Tensor* bias,
-                                        double eps, int64_t trailing, bool centred, bool outside,
-                                        double gain_offset) {
+                                        std::optional<double> eps, int64_t trailing, bool centred,
+                                        bool outside, double gain_offset) {
   std::optional<Tensor> statistics;
   Tensor y = forward(x, weight, bias, trailing, {eps, centred, outside, gain_offset}, &statistics);
   return {std::move(y), std::move(*statistics)};
@@ -179,7 +193,8 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(const Tensor& grad_y, const Tens
   with_type(type, "input", [&](auto element) {
     using T = decltype(element);
     using A = accumulate_t<T>;
-    STD_TORCH_CHECK(statistics.numel() == v.statistics() * rows.count &&
+    STD_TORCH_CHECK(statistics.dim() == 2 && statistics.sizes()[0] == v.statistics() &&
+                        statistics.sizes()[1] == rows.count &&
                         statistics.scalar_type() == scalar_type_of<A>(),
                     "normkit: statistics are not those of the input");
     const Vector<A> gain(weight, "weight", rows.n, gain_offset);
@@ -189,7 +204,9 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(const Tensor& grad_y, const Tens
     p.x = rows.tensor->template data<T>();
     p.x_stride = rows.stride;
     p.gain = gain.get();
-    p.saved = views<A>(statistics, rows.count, v);
+    std::optional<Tensor> dense;
+    if (!statistics.is_contiguous()) dense = contiguous(statistics);
+    p.saved = views<A>(dense ? *dense : statistics, rows.count, v);
     p.grad_x = input_grad ? std::get<0>(result).template mutable_data<T>() : nullptr;
     p.rows = rows.count;
     p.n = rows.n;

@@ -9,9 +9,24 @@ namespace normkit::NORMKIT_ISA {
 template <class A>
 struct Scalars {
   Mean<A> centre;
+  double var;
   double rstd;
   double slope;
 };
+
+template <class T, class A = accumulate_t<T>>
+inline void set_root(Scalars<A>& s, double var, const RowForward<T>& p) {
+  s.var = var;
+  if (p.outside) {
+    const double root = __builtin_sqrt(var);
+    s.rstd = 1.0 / (root + p.eps);
+    // A row of zeros has no direction to project out: no slope.
+    s.slope = root > 0 ? (root + p.eps) / root : 0.0;
+  } else {
+    s.rstd = 1.0 / __builtin_sqrt(var + p.eps);
+    s.slope = 1;
+  }
+}
 
 template <bool kCentred, class T, class A = accumulate_t<T>>
 inline Scalars<A> row_statistics(const T* x, T* y, const RowForward<T>& p) {
@@ -33,16 +48,7 @@ inline Scalars<A> row_statistics(const T* x, T* y, const RowForward<T>& p) {
     if (kCentred) d = (d - mean) - residual;
     out[0] = d * d;
   });
-  const double var = squares[0] / double(p.n);
-  if (p.outside) {
-    const double root = __builtin_sqrt(var);
-    s.rstd = 1.0 / (root + p.eps);
-    // A row of zeros has no direction to project out: no slope.
-    s.slope = root > 0 ? (root + p.eps) / root : 0.0;
-  } else {
-    s.rstd = 1.0 / __builtin_sqrt(var + p.eps);
-    s.slope = 1;
-  }
+  set_root(s, squares[0] / double(p.n), p);
   return s;
 }
 
@@ -96,14 +102,42 @@ inline void apply_row(const T* x, T* y, const RowForward<T>& p, const Scalars<ac
   return apply_row<kCentred, false, false, kStream>(x, y, p, s);
 }
 
+// A row whose squares leave float's range, once more in double: one element at a time, for it is
+// rare.
+template <bool kCentred, class T, class A = accumulate_t<T>>
+__attribute__((noinline)) Scalars<A> redo_row(const T* x, T* y, const RowForward<T>& p) {
+  double mean = 0, var = 0;
+  for (int64_t i = 0; kCentred && i < p.n; ++i) mean += double(load_one(x + i)) / double(p.n);
+  for (int64_t i = 0; i < p.n; ++i) {
+    const double d = double(load_one(x + i)) - mean;
+    var += d * d / double(p.n);
+  }
+  Scalars<A> s{};
+  s.centre = split_mean<A>(mean, 0);
+  set_root(s, var, p);
+  for (int64_t i = 0; i < p.n; ++i) {
+    double v = (double(load_one(x + i)) - mean) * s.rstd;
+    if (p.gain) v *= double(p.gain[i]);
+    if (p.bias) v += double(p.bias[i]);
+    store(y + i, broadcast(A(v)), Part{1});
+  }
+  return s;
+}
+
+// Whether float held the squares: neither too large for it, nor so small that they vanish beside no
+// eps.
+inline bool in_range(double var, double eps) { return var < 1e37 && (var > 1e-25 || eps > 1e-25); }
+
 template <bool kCentred, class T>
 inline void forward_rows(const RowForward<T>& p, int64_t begin, int64_t end) {
   using A = accumulate_t<T>;
   for (int64_t row = begin; row < end; ++row) {
     const T* x = p.x + row * p.x_stride;
     T* y = p.y + row * p.n;
-    const auto s = row_statistics<kCentred>(x, y, p);
-    if (p.stream && streamable(y))
+    auto s = row_statistics<kCentred>(x, y, p);
+    if (sizeof(A) == sizeof(float) && !in_range(s.var, p.eps))
+      s = redo_row<kCentred>(x, y, p);
+    else if (p.stream && streamable(y))
       apply_row<kCentred, true>(x, y, p, s);
     else
       apply_row<kCentred, false>(x, y, p, s);

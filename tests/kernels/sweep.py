@@ -1,0 +1,92 @@
+"""A compact sweep of every operator, dtype and layout: ``python -m tests.kernels.sweep``
+
+Which kernels serve is decided when normkit is imported, so each choice needs a process. Prints, as
+JSON, what served and what was wrong.
+"""
+
+import json
+import sys
+import warnings
+
+if "--without-core" in sys.argv:
+    sys.modules["normkit.kernels.cpu._core"] = None
+
+import torch
+
+import normkit as nk
+from tests import tolerances
+from tests.data import DTYPES, KINDS
+from tests.operands import (
+    AFFINE,
+    channel_operands,
+    channels_last,
+    every_norm,
+    operands,
+    row_operands,
+    running_statistics,
+)
+from tests.oracle import BatchNorm, RowNorm, assert_right, run
+
+WIDTHS = [1, 2, 3, 5, 8, 9, 16, 17, 33, 65, 255, 1000]
+
+
+def cases(dtype):
+    """(norm, operands) of everything a kernel has a branch for."""
+    for width in WIDTHS:
+        for kind in KINDS:
+            for name in ("layer_norm", "rms_norm"):
+                yield RowNorm(name), row_operands(kind, width, dtype, affine=width % 2 == 1)
+            for shape in ((2, 3, width), (5, width), (2, width, 3)):
+                o = channel_operands(kind, shape, dtype, affine=kind != "constant")
+                for laid_out in (o, channels_last(o)):
+                    yield BatchNorm(), laid_out
+                    yield BatchNorm(running_statistics(o.x)), laid_out
+    for norm in every_norm(19, dtype):
+        shape = (70, 19, 3) if isinstance(norm, BatchNorm) else (70, 19)
+        for affine in AFFINE:
+            yield norm, operands(norm, shape, dtype, affine=affine)
+        for weight_dtype in DTYPES:
+            yield norm, operands(norm, shape, dtype, weight_dtype)
+
+
+def failures(room):
+    """One line for each case that is wrong."""
+    for dtype in DTYPES:
+        for norm, o in cases(dtype):
+            try:
+                assert_right(norm, o, run(norm.ours, o), f"{dtype}, {tuple(o.x.shape)}", room)
+            except AssertionError as error:
+                yield str(error)
+
+
+def running_statistics_of_three_steps():
+    """What a BatchNorm has tracked, by momentum and by average, against PyTorch's."""
+    for momentum in (0.3, None):
+        ours, theirs = (m.BatchNorm1d(5, momentum=momentum) for m in (nk, torch.nn))
+        for step in range(3):
+            x = torch.linspace(-1, 1 + step, 150).reshape(10, 5, 3)
+            ours(x)
+            theirs(x)
+        for name, t in theirs.state_dict().items():
+            if not torch.allclose(ours.state_dict()[name], t, rtol=1e-6):
+                yield f"momentum={momentum}: {name} is {ours.state_dict()[name]}, PyTorch has {t}"
+
+
+def main():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        room = tolerances.FALLBACK if "--without-core" in sys.argv else 1
+        found = [*failures(room), *running_statistics_of_three_steps()]
+    backend = nk.backends()["cpu"]
+    report = {
+        "instruction_set": nk.kernels.cpu.instruction_set(),
+        "kernel": backend.kernel,
+        "why_not": backend.why_not,
+        "warnings": [str(w.message) for w in caught],
+        "failures": found,
+    }
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Each instruction set's kernels, chosen by NORMKIT_CPU when the library is loaded, give right results."""
+
+import platform
+from pathlib import Path
+
+import pytest
+
+import normkit as nk
+from normkit.kernels import cpu
+from tests.process import python, sweep
+
+NEEDS = {
+    "avx512": {"avx512f", "avx512bw", "avx512vl", "avx512dq"},
+    "avx2": {"avx2", "fma", "f16c"},
+    "portable": set(),
+}
+
+
+def has(instruction_set):
+    """Whether this CPU has it, by what Linux says of it."""
+    needed = NEEDS[instruction_set]
+    if not needed:
+        return True
+    info = Path("/proc/cpuinfo")
+    if platform.machine() != "x86_64" or not info.exists():
+        return False
+    flags = next(line for line in info.read_text().splitlines() if line.startswith("flags"))
+    return needed <= set(flags.split())
+
+
+needs_core = pytest.mark.skipif(cpu.why_not is not None, reason=f"no C++ core: {cpu.why_not}")
+
+
+@needs_core
+@pytest.mark.parametrize("instruction_set", NEEDS)
+def test_results(instruction_set):
+    if not has(instruction_set):
+        pytest.skip(f"this CPU has no {instruction_set}")
+    report = sweep(NORMKIT_CPU=instruction_set)
+    assert report["instruction_set"] == instruction_set
+    assert report["warnings"] == []
+    assert report["failures"] == []
+
+
+@needs_core
+def test_the_best_is_chosen_and_never_more_than_the_cpu_has():
+    best = next(name for name in NEEDS if has(name))
+    code = "from normkit.kernels import cpu; print(cpu.instruction_set())"
+    assert python("-c", code, NORMKIT_CPU="avx1024").stdout.strip() == best
+    if not has("avx512"):
+        assert python("-c", code, NORMKIT_CPU="avx512").stdout.strip() == best
+
+
+@needs_core
+def test_backends_name_it():
+    backend = nk.backends()["cpu"]
+    assert backend.why_not is None
+    assert cpu.instruction_set() in backend.kernel
+    assert str(backend) == f"cpu: {backend.kernel}"
