@@ -6,7 +6,9 @@ PIP    := $(BIN)/pip --disable-pip-version-check --quiet install --constraint co
 
 SOURCES := CMakeLists.txt $(shell find src -name '*.py' -o -name '*.cpp' -o -name '*.h' -o -name '*.j2')
 
-.PHONY: setup run test lint clean
+CPP     := $(filter %.cpp %.h,$(SOURCES))
+
+.PHONY: setup run test lint bench clean
 
 setup: $(VENV)/.installed
 
@@ -26,13 +28,18 @@ $(VENV)/.installed: $(VENV)/.requirements $(SOURCES)
 run: setup
 	$(BIN)/normkit compare
 
+# A file's tests stay together: some share a run of the command that takes seconds.
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile
+
+bench: setup
+	$(BIN)/normkit bench
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
 
 clean:
 	rm -rf $(VENV) build

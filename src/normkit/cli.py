@@ -14,7 +14,8 @@ __all__ = ["main"]
 
 USER_ERROR, INTERRUPTED = 2, 130
 MOST_WORKERS = 8  # by default: each holds its own PyTorch, some 400 MB
-STUDY_PACKAGES = {"rich", "sklearn", "matplotlib", "jinja2"}
+# Which extra brings what a command may find missing.
+EXTRAS = {"rich": "cli", "sklearn": "study", "matplotlib": "study", "jinja2": "study"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,13 +25,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_compare(commands)
+    _add_bench(commands)
     arguments = parser.parse_args(argv)
     try:
         return int(arguments.run(arguments))
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in STUDY_PACKAGES:
+        extra = EXTRAS.get((error.name or "").split(".")[0])
+        if extra is None:
             raise
-        _fail(f"normkit: this command needs {error.name}: pip install 'normkit[study]'")
+        extra = "study" if arguments.run is _compare else extra
+        _fail(f"normkit: this command needs {error.name}: pip install 'normkit[{extra}]'")
     except KeyboardInterrupt:
         print("normkit: interrupted, nothing was written", file=sys.stderr)
         return INTERRUPTED
@@ -79,6 +83,47 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="a rehearsal in seconds, too rough to choose by (two seeds by default)",
     )
     parser.set_defaults(run=_compare)
+
+
+def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "bench",
+        help="measure the speed of the norms next to PyTorch's",
+        description="Time LayerNorm, RMSNorm and BatchNorm of normkit and of PyTorch by turns, next to a "
+        "copy of the same tensor. A result is checked against the float64 reference before its time counts.",
+    )
+    parser.add_argument(
+        "--rounds",
+        type=_positive,
+        default=31,
+        metavar="N",
+        help="samples of each contender (default: %(default)s)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="save all results as JSON")
+    parser.set_defaults(run=_bench)
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    if arguments.json is not None:
+        _check_writable("--json", arguments.json)
+
+    from rich.console import Console
+    from rich.progress import track
+
+    from normkit.bench import cases, measure, table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=table.WIDTH)
+    measure.keep_memory()
+    results = [
+        measure.measure(case, arguments.rounds)
+        for case in track(cases.CASES, description="Measuring", console=Console(stderr=True))
+    ]
+    if arguments.json is not None:
+        arguments.json.write_text(table.to_json(results), encoding="utf-8")
+    console.print(table.to_table(results))
+    return 0
 
 
 def _compare(arguments: argparse.Namespace) -> int:

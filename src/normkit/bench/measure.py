@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import statistics
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from normkit.bench.cases import CONTENDERS, Case, Norm, exact
 
-SAMPLE_SECONDS = 1e-3  # a sample repeats a short call until it lasts this long
+SAMPLE_SECONDS = 1e-3  # a sample repeats a short call until it lasts this long, any call three times
 # Error that passes, in units of the dtype's eps times the largest exact value: outputs and input
 # gradients are rounded a few times, weight gradients add a million terms in float32.
 _UNITS = {"float32": 512.0, "bfloat16": 4.0}
@@ -40,6 +41,20 @@ class Result:
     def ratio(self, contender: str, to: str) -> float:
         """How many times as fast `contender` is as `to`."""
         return self.times[to].median / self.times[contender].median
+
+
+def keep_memory() -> bool:
+    """Have the C library keep freed memory, so that outputs are warm; False where it can't be asked.
+
+    Else a large output comes from fresh pages at one call and from used ones at the next, by luck, and
+    the pages cost as much as the norm.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):  # not glibc
+        return False
+    trim_threshold, mmap_threshold = -1, -3
+    return bool(mallopt(trim_threshold, 2**31 - 1) and mallopt(mmap_threshold, 2**25))
 
 
 def measure(case: Case, rounds: int) -> Result:
@@ -92,11 +107,11 @@ def _errors(case: Case, calls: dict[str, Callable[[], list[Tensor]]]) -> dict[st
 
 
 def _repeats(call: Callable[[], object]) -> int:
-    call()
-    return max(1, int(SAMPLE_SECONDS / max(_seconds(call, 3), 1e-9)))
+    return max(3, int(SAMPLE_SECONDS / max(_seconds(call, 3), 1e-9)))
 
 
 def _seconds(call: Callable[[], object], repeats: int) -> float:
+    call()  # so that each finds the caches as its own last call left them, not as its neighbour did
     start = time.perf_counter()
     for _ in range(repeats):
         call()

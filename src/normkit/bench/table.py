@@ -13,6 +13,8 @@ import normkit as nk
 from normkit.bench.cases import CONTENDERS
 from normkit.bench.measure import Result, Timing
 
+WIDTH = 170  # columns where the output is not a terminal
+
 
 def to_json(results: list[Result]) -> str:
     """The results, and the machine they were measured on."""
@@ -29,7 +31,8 @@ def to_json(results: list[Result]) -> str:
 
 def to_table(results: list[Result]) -> Table:
     """A row per case: each contender's time, normkit's bandwidth, and how it stands to copy and peers."""
-    table = Table(title=f"Median [p10, p90] of interleaved calls, {torch.get_num_threads()} threads")
+    threads = torch.get_num_threads()
+    table = Table(title=rf"Median \[p10, p90] of calls by turns, warm memory, {threads} threads")
     table.add_column("case")
     for heading in ("copy", *CONTENDERS, "GB/s", "time / copy", "times as fast as PyTorch"):
         table.add_column(heading, justify="right")
@@ -53,4 +56,4 @@ def _cells(result: Result) -> list[str]:
 
 def _time(t: Timing) -> str:
     scale, unit = (1e6, "us") if t.median < 1e-3 else (1e3, "ms")
-    return f"{t.median * scale:.2f} [{t.p10 * scale:.2f}, {t.p90 * scale:.2f}] {unit}"
+    return rf"{t.median * scale:.2f} \[{t.p10 * scale:.2f}, {t.p90 * scale:.2f}] {unit}"
