@@ -67,11 +67,12 @@ def measure(case: Case, rounds: int) -> Result:
     target = torch.empty_like(source)
     timed: dict[str, Callable[[], object]] = {"copy": lambda: target.copy_(source)}
     timed |= {name: call for name, call in calls.items() if name not in wrong}
-    repeats = {name: _repeats(call) for name, call in timed.items()}
     samples: dict[str, list[float]] = {name: [] for name in timed}
-    for _ in range(rounds):
-        for name, call in timed.items():
-            samples[name].append(_seconds(call, repeats[name]))
+    with torch.inference_mode(mode=not case.backward):
+        repeats = {name: _repeats(call) for name, call in timed.items()}
+        for _ in range(rounds):
+            for name, call in timed.items():
+                samples[name].append(_seconds(call, repeats[name]))
     times = {name: _timing(seconds) for name, seconds in samples.items()}
     return Result(case, times.pop("copy"), times, wrong)
 
@@ -79,12 +80,7 @@ def measure(case: Case, rounds: int) -> Result:
 def _call(case: Case, norm: Norm, inputs: tuple[Tensor, ...]) -> Callable[[], list[Tensor]]:
     x, weight, bias, upstream = inputs
     if not case.backward:
-
-        def forward() -> list[Tensor]:
-            with torch.inference_mode():
-                return [norm(x, weight, bias)]
-
-        return forward
+        return lambda: [norm(x, weight, bias)]
     wanted = [t.requires_grad_() for t in ((x, weight) if case.op == "rms_norm" else (x, weight, bias))]
 
     def both() -> list[Tensor]:
