@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import normkit as nk
+from normkit.bench.measure import keep_memory
 from normkit.study.results import Cost
 
 __all__ = ["Case", "cases", "least_bytes", "measure"]
@@ -81,9 +82,11 @@ def measure(elements: int, repeats: int, progress: Callable[[int, int], None]) -
     """Time every case `repeats` times, all cases interleaved, each next to a copy of its input.
 
     A case whose output or gradients differ from float64 by more than rounding is not timed.
-    Outputs are allocated by each call, as in training; the copy goes to memory already in use. Copy and
-    norm take turns, so that each finds the caches as the other left them.
+    Outputs are allocated by each call, as in training, from memory that the process keeps; the copy goes
+    to memory already in use. Copy and norm take turns, so that each finds the caches as the other left
+    them.
     """
+    keep_memory()
     timed = [_Timed(case, backward) for case in cases(elements) for backward in (False, True)]
     shuffle = random.Random(0)  # so that no case always runs in the wake of the same other one
     for repeat in range(repeats):
