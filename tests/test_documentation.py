@@ -4,6 +4,8 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import re
+from pathlib import Path
 
 import pytest
 
@@ -66,3 +68,14 @@ def test_every_public_thing_of_every_module_is_documented(name):
         mine = getattr(value, "__module__", None) == name
         if not thing.startswith("_") and mine and (inspect.isclass(value) or inspect.isfunction(value)):
             assert inspect.getdoc(value), f"{name}.{thing}"
+
+
+def test_the_readme_runs(capsys):
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    found = {}
+    exec(example, found)
+    assert found["y"].shape == (16, 64, 32, 32)
+    assert "RMSNorm((64,), eps=None, elementwise_affine=True, bias=True, eps_mode='outside') cpu: " in (
+        capsys.readouterr().out
+    )
