@@ -12,7 +12,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-CAUGHT = (RuntimeError, TypeError, AttributeError, IndexError, KeyError)
+CAUGHT = (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError)
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _DTYPE_NAMES = "float64, float32, bfloat16 or float16"
@@ -44,7 +44,14 @@ def _takes(running: Tensor, input: Tensor) -> bool:
         and running.device == input.device
         and running.dtype in DTYPES
         and running.layout is torch.strided
+        and not running.requires_grad
+        and (running.numel() <= 1 or running.stride(0) != 0)
     )
+
+
+def are_constants(tracked: tuple[Tensor | None, ...]) -> bool:
+    """Whether no running statistic asks for a gradient: there is none."""
+    return not any(t is not None and t.requires_grad for t in tracked)
 
 
 def _is_count(batches: Tensor) -> bool:
@@ -95,6 +102,8 @@ def explain_batch_norm(
     named = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for name, tensor in named.items():
         _parameter(name, tensor, x, channels, "(C,), the input's number of channels,")
+    for name, running in (("running_mean", running_mean), ("running_var", running_var)):
+        _running(name, running)
     if not training and (running_mean is None or running_var is None):
         missing = "running_mean" if running_mean is None else "running_var"
         raise ValueError(f"{missing} must be given in inference (training=False), got None")
@@ -146,6 +155,15 @@ def _shape(name: str, value: object) -> tuple[int, ...]:
 def _eps(value: object) -> None:
     if not _number("eps", value) >= 0:
         raise ValueError(f"eps must be a number of at least 0, got {value}")
+
+
+def _running(name: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        return
+    if value.requires_grad:
+        raise ValueError(f"{name} must not require a gradient: there is none to a running statistic")
+    if value.numel() > 1 and value.stride(0) == 0:
+        raise ValueError(f"{name} must have memory for every element, got an expanded tensor")
 
 
 def _count(batches: Tensor) -> None:

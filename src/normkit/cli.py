@@ -148,7 +148,7 @@ def _compare(arguments: argparse.Namespace) -> int:
             comparison = results.load(arguments.source)
         except OSError as error:
             _fail(f"normkit: --from {arguments.source}: {error.strerror}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             _fail(f"normkit: --from {arguments.source}: {error}")
     else:
         plan = compare.quick if arguments.quick else compare.full

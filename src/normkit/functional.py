@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, is_grad_enabled
+from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
 from normkit import _errors
+from normkit.kernels import pytorch
 from normkit.ops import batch_norm as _batch
 from normkit.ops import row_norm as _row
 from normkit.recipe import EpsMode
@@ -62,6 +65,8 @@ def layer_norm(
             if eps is None:
                 raise RuntimeError("normkit: refused")
             return _with_grad(input, weight, bias, eps, trailing, True, False, 0.0)
+        if forward_ad._current_level >= 0:
+            return _by_formula(input, weight, bias, eps, trailing, True, False, 0.0)
         operator = _row.layer_norm if is_compiling() else _row.layer_norm_direct
         if trailing == 1:  # an argument left at its default costs the dispatcher nothing
             return operator(input, weight, bias, eps)
@@ -122,6 +127,9 @@ def rms_norm(
         if is_grad_enabled() and _wants_grad(input, weight, bias):
             outside = _errors.is_outside(eps_mode)
             return _with_grad(input, weight, bias, eps, trailing, False, outside, gain_offset)
+        if forward_ad._current_level >= 0:
+            outside = _errors.is_outside(eps_mode)
+            return _by_formula(input, weight, bias, eps, trailing, False, outside, gain_offset)
         operator = _row.rms_norm if is_compiling() else _row.rms_norm_direct
         if trailing == 1 and eps_mode == "inside" and gain_offset == 0.0:
             return operator(input, weight, bias, eps)
@@ -195,9 +203,9 @@ def tracked_batch_norm(
 ) -> Tensor:
     """`batch_norm` that also counts batches, as the layers do; a momentum of None averages them all."""
     try:
+        tracked = (running_mean, running_var, num_batches_tracked)
         if training:
             count = input.numel() // max(1, input.shape[1])
-            tracked = (running_mean, running_var, num_batches_tracked)
             if count == 1 or not _errors.may_update(tracked, input, momentum):
                 raise RuntimeError("normkit: refused")
             output, statistics = _train(input, weight, bias, eps)
@@ -206,6 +214,10 @@ def tracked_batch_norm(
             if any(t is not None for t in tracked):
                 _batch.batch_norm_update(*tracked, statistics.detach(), max(count, 2), momentum)
             return output
+        if running_mean is None or running_var is None or not _errors.are_constants(tracked):
+            raise RuntimeError("normkit: refused")
+        if _is_transformed():
+            return pytorch.batch_norm_formula(input, running_mean, running_var, weight, bias, eps)
         if is_grad_enabled() and _wants_grad(input, weight, bias) and not is_compiling():
             return _batch.BatchNormInference.apply(input, running_mean, running_var, weight, bias, eps)  # type: ignore[no-any-return, no-untyped-call]
         return _batch.batch_norm(input, running_mean, running_var, weight, bias, eps)
@@ -217,6 +229,8 @@ def tracked_batch_norm(
 
 
 def _train(input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    if _is_transformed():
+        return pytorch.batch_norm_train_formula(input, weight, bias, eps)
     if is_grad_enabled() and _wants_grad(input, weight, bias) and not is_compiling():
         return _batch.BatchNormTrain.apply(input, weight, bias, eps)  # type: ignore[no-any-return, no-untyped-call]
     output, statistics = _batch.batch_norm_train(input, weight, bias, eps)
@@ -231,6 +245,29 @@ def _wants_grad(input: Tensor, weight: Tensor | None, bias: Tensor | None) -> bo
     )
 
 
+def _is_transformed() -> bool:
+    """Whether PyTorch is asked for more than a value or a gradient: forward mode, `torch.func`.
+
+    These go through a formula in its own operators, which it can transform at will.
+    """
+    return forward_ad._current_level >= 0 or (
+        not is_compiling() and torch._C._are_functorch_transforms_active()
+    )
+
+
+def _by_formula(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float | None,
+    trailing: int,
+    centred: bool,
+    outside: bool,
+    gain_offset: float,
+) -> Tensor:
+    return pytorch.row_norm_formula(input, weight, bias, eps, trailing, centred, outside, gain_offset)[0]
+
+
 def _with_grad(
     input: Tensor,
     weight: Tensor | None,
@@ -242,6 +279,8 @@ def _with_grad(
     gain_offset: float,
 ) -> Tensor:
     arguments = (input, weight, bias, eps, trailing, centred, outside, gain_offset)
+    if _is_transformed():
+        return _by_formula(*arguments)
     if is_compiling():  # the compiler derives the gradient from the operator's own formula
         return _row.row_norm_fwd(*arguments)[0]
     return _row.RowNorm.apply(*arguments)  # type: ignore[no-any-return, no-untyped-call]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import normkit as nk
 from tests.data import normal
 from tests.operands import AFFINE, every_norm
 from tests.oracle import BatchNorm, RowNorm
@@ -113,10 +114,75 @@ def test_a_changed_input_is_noticed(which):
 
 
 @pytest.mark.parametrize("which", range(5))
-def test_a_second_derivative_is_refused_and_not_wrong(which):
+@pytest.mark.parametrize("affine", [(True, True), (False, False)])
+def test_second_derivatives(which, affine):
     norm = every_norm(5, F64)[which]
-    inputs = leaves(norm, (True, True))
-    y = norm.ours(*inputs)
-    (grad,) = torch.autograd.grad(y, inputs[0], torch.ones_like(y).requires_grad_(), create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        grad.backward(torch.ones_like(grad))
+    inputs = leaves(norm, affine)
+    given = [t for t in inputs if t is not None]
+
+    def function(*tensors):
+        rest = iter(tensors)
+        return norm.ours(*[None if t is None else next(rest) for t in inputs])
+
+    assert torch.autograd.gradgradcheck(function, given)
+
+
+def test_a_gradient_penalty_reaches_the_weights():
+    """A gradient of a gradient that is silently nothing would train the wrong model."""
+    x, c = torch.randn(6, 8, dtype=F64), torch.randn(6, 8, dtype=F64)
+    found = []
+    for layer in (torch.nn.LayerNorm(8, dtype=F64), nk.LayerNorm(8, dtype=F64)):
+        h = x.clone().requires_grad_()
+        y = (layer(h) * c).sum()
+        (g,) = torch.autograd.grad(y, h, create_graph=True)
+        (y + 10 * ((g.norm(dim=1) - 1) ** 2).sum()).backward()
+        found.append([h.grad, layer.weight.grad])
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-10)
+
+
+THEIRS = {
+    "layer_norm": (nk.functional.layer_norm, torch.nn.functional.layer_norm),
+    "rms_norm": (nk.functional.rms_norm, torch.nn.functional.rms_norm),
+}
+
+
+# PyTorch's own forward mode loads scripted formulas.
+SCRIPTED = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+
+
+@SCRIPTED
+@pytest.mark.parametrize("name", THEIRS)
+@pytest.mark.parametrize("graded", [True, False])
+def test_forward_mode_and_function_transforms(name, graded):
+    x, t, c = (torch.randn(4, 8, dtype=F64) for _ in range(3))
+    w = torch.rand(8, dtype=F64, requires_grad=graded)
+    found = []
+    for norm in THEIRS[name]:
+
+        def value(a, norm=norm):
+            return norm(a, (8,), w, eps=1e-3)
+
+        out, tangent = torch.func.jvp(value, (x,), (t,))
+        grad = torch.func.grad(lambda a, f=value: (f(a) * c).sum())(x)
+        each = torch.func.vmap(torch.func.grad(lambda a, d, f=value: (f(a) * d).sum()))(x, c)
+        jacobian = torch.func.jacfwd(value)(x)
+        found.append([v.detach() for v in (out, tangent, grad, each, jacobian)])
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-10)
+
+
+@SCRIPTED
+@pytest.mark.parametrize("training", [True, False])
+def test_forward_mode_and_function_transforms_of_batch_norm(training):
+    x, t, c = (torch.randn(4, 3, 5, dtype=F64) for _ in range(3))
+    mean, var = torch.randn(3, dtype=F64), torch.rand(3, dtype=F64) + 0.5
+    running = (None, None) if training else (mean, var)
+    found = []
+    for norm in (nk.functional.batch_norm, torch.nn.functional.batch_norm):
+
+        def value(a, norm=norm):
+            return norm(a, *running, training=training, eps=1e-3)
+
+        out, tangent = torch.func.jvp(value, (x,), (t,))
+        grad = torch.func.grad(lambda a, f=value: (f(a) * c).sum())(x)
+        found.append([out, tangent, grad])
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-10)

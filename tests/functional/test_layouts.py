@@ -136,7 +136,18 @@ def test_inputs_are_not_changed_and_outputs_are_their_own(which, dtype):
         assert y.untyped_storage().data_ptr() not in pointers
 
 
-@pytest.mark.parametrize("shape", [(2, 5, 3, 4), (2, 5, 3, 4, 2), (2, 5, 7)], ids=str)
+@pytest.mark.parametrize("which", [3, 4])
+def test_a_transposed_sequence_comes_out_contiguous(which):
+    """As from PyTorch, whose users go on with `view`."""
+    norm = every_norm(5, torch.float32)[which]
+    last = channels_last(operands(norm, (2, 5, 7), torch.float32))
+    results = run(norm.ours, last)
+    assert results.output.is_contiguous()
+    assert results.grad_input.is_contiguous()
+    assert norm.ours(last.x).is_contiguous()
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 3, 4), (2, 5, 3, 4, 2)], ids=str)
 @pytest.mark.parametrize("which", [3, 4])
 def test_channels_last_stays_channels_last(which, shape):
     norm = every_norm(5, torch.float32)[which]

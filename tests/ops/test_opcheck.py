@@ -192,3 +192,40 @@ def test_strided_statistics_are_read_right():
         assert not spread.is_contiguous()
         for a, b in zip(backward(grad, x, spread, *rest), backward(grad, x, statistics, *rest), strict=True):
             assert torch.equal(a, b)
+
+
+def test_parameters_of_the_wrong_size_are_refused_in_the_backward_pass():
+    """Gradients are written into memory of their size."""
+    x = normal((4, 8))
+    _, statistics = OPERATORS.batch_norm_train(x, None, None, 1e-5)
+    for size in (0, 7, 9):
+        for weight, bias in ((torch.ones(size), None), (None, torch.ones(size))):
+            with pytest.raises(RuntimeError, match="one element per channel"):
+                OPERATORS.batch_norm_bwd(x, x, statistics, weight, bias, True, True, True, True)
+
+
+def test_an_update_is_whole_or_not_at_all():
+    _, statistics = OPERATORS.batch_norm_train(normal((4, 8)), None, None, 1e-5)
+    mean, count = torch.zeros(8), torch.tensor(0)
+    for var in (torch.ones(8, dtype=torch.int32), torch.ones(1).expand(8), torch.ones(4), torch.ones(2, 4)):
+        with pytest.raises(RuntimeError):
+            OPERATORS.batch_norm_update(mean, var, count, statistics, 4, 0.1)
+    with pytest.raises(RuntimeError):
+        OPERATORS.batch_norm_update(mean, torch.ones(8), count, statistics, 1, 0.1)
+    assert torch.equal(mean, torch.zeros(8))
+    assert int(count) == 0
+
+
+def test_memory_that_was_taken_away_is_noticed():
+    """Sharded training frees a parameter's storage and keeps the tensor."""
+    freed = torch.full((8,), 5.0)
+    freed.untyped_storage().resize_(0)
+    x = normal((4, 8))
+    for call in (
+        lambda: OPERATORS.layer_norm(x, freed, None, 1e-5),
+        lambda: OPERATORS.layer_norm(x, None, freed, 1e-5),
+        lambda: OPERATORS.layer_norm(freed, None, None, 1e-5),
+        lambda: OPERATORS.batch_norm(x, freed, torch.ones(8), None, None, 1e-5),
+    ):
+        with pytest.raises(RuntimeError, match="not allocated"):
+            call()

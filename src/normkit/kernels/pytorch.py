@@ -88,6 +88,22 @@ def row_norm_fwd(
         eps = torch.finfo(input.dtype).eps
     _check_rows(input, weight, bias, eps, trailing)
     _tell(input.device)
+    return row_norm_formula(input, weight, bias, eps, trailing, centred, outside, gain_offset)
+
+
+def row_norm_formula(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float | None,
+    trailing: int,
+    centred: bool,
+    outside: bool,
+    gain_offset: float,
+) -> tuple[Tensor, Tensor]:
+    """`row_norm_fwd` for PyTorch to differentiate and transform, to any order."""
+    if eps is None:
+        eps = torch.finfo(input.dtype).eps
     x, gain, shift = _rows(input, weight, bias, trailing, gain_offset)
     kept: list[Tensor] = []
     if x.shape[1] == 0:
@@ -174,11 +190,12 @@ def _rows(
 
 # -------------------------------------------------------------------- BatchNorm
 def is_channels_last(x: Tensor) -> bool:
-    """Whether the channels of ``x`` (N, C, *) are adjacent and positions follow at one stride.
+    """Whether the channels of images or volumes (N, C, *) are adjacent and positions follow at one stride.
 
-    A layout that can also be read plane by plane counts as contiguous, not as channels-last.
+    A transposed (N, L, C) is not channels-last to PyTorch, whose output is then contiguous. A layout
+    that can also be read plane by plane counts as contiguous, not as channels-last.
     """
-    if x.dim() < 3 or math.prod(x.shape[2:]) == 1 or x.numel() == 0:
+    if x.dim() < 4 or math.prod(x.shape[2:]) == 1 or x.numel() == 0:
         return False
     expected = 1
     for size, stride in zip(reversed(x.shape[2:]), reversed(x.stride()[2:]), strict=True):
@@ -223,6 +240,18 @@ def batch_norm(
     """BatchNorm with given statistics."""
     _check_channels(input, running_mean, running_var, weight, bias, eps=eps)
     _tell(input.device)
+    return batch_norm_formula(input, running_mean, running_var, weight, bias, eps)
+
+
+def batch_norm_formula(
+    input: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+) -> Tensor:
+    """`batch_norm` for PyTorch to differentiate and transform, to any order."""
     x = input.to(accumulation_dtype(input.dtype))
     mean, var = running_mean.to(x.dtype), running_var.to(x.dtype)
     return _apply(input, x - _per_channel(x, mean), torch.rsqrt(var + eps), weight, bias)
@@ -234,6 +263,13 @@ def batch_norm_train(
     """BatchNorm with the batch's statistics, and those."""
     _check_channels(input, weight, bias, eps=eps)
     _tell(input.device)
+    return batch_norm_train_formula(input, weight, bias, eps)
+
+
+def batch_norm_train_formula(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    """`batch_norm_train` for PyTorch to differentiate and transform, to any order."""
     x = input.to(accumulation_dtype(input.dtype))
     if x.numel() == 0:
         return _laid_out(input.clone(), input), x.new_zeros((4, x.shape[1]))
@@ -290,8 +326,8 @@ def batch_norm_update(
     momentum: float | None,
 ) -> None:
     """Move the running statistics towards a batch's; a momentum of None averages all batches."""
-    if momentum is None and num_batches_tracked is None:
-        raise RuntimeError("normkit: a cumulative average needs num_batches_tracked")
+    if count < 2 or (momentum is None and num_batches_tracked is None):
+        raise RuntimeError("normkit: a cumulative average needs num_batches_tracked, a variance two values")
     if any(t is not None and t.shape != statistics.shape[1:] for t in (running_mean, running_var)):
         raise RuntimeError("normkit: running statistics must have one element per channel")
     _check_dense(running_mean, running_var, num_batches_tracked, statistics)

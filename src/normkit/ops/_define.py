@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -39,6 +39,20 @@ def _on_one_device(fake: Callable[..., Any]) -> Callable[..., Any]:
         return fake(*arguments)
 
     return checked
+
+
+def differentiate_again(
+    formula: Callable[..., Tensor], inputs: Sequence[Tensor | None], grad_output: Tensor
+) -> list[Tensor | None]:
+    """The gradients of ``formula(*inputs)``, themselves differentiable.
+
+    What a backward pass returns where a graph of it is wanted: the kernels' results have none.
+    """
+    with torch.enable_grad():
+        output = formula(*inputs)
+    wanted = [t for t in inputs if t is not None and t.requires_grad]
+    grads = iter(torch.autograd.grad(output, wanted, grad_output, create_graph=True, allow_unused=True))
+    return [next(grads) if t is not None and t.requires_grad else None for t in inputs]
 
 
 def direct(operator: Any) -> Any:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from normkit.kernels import pytorch
 from normkit.kernels.pytorch import accumulation_dtype
-from normkit.ops._define import Operator, Operators, define
+from normkit.ops._define import Operator, Operators, define, differentiate_again
 
 
 def _output_like(x: Tensor, *_: Any) -> Tensor:
@@ -86,22 +86,29 @@ class BatchNormTrain(torch.autograd.Function):
         output, statistics = batch_norm_train(input, weight, bias, eps)
         ctx.mark_non_differentiable(statistics)
         ctx.save_for_backward(input, weight, bias, statistics)
+        ctx.eps = eps
         return output, statistics
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         return _train_backward(ctx, grad_output)
 
 
 def _train_setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    input, weight, bias, _ = inputs
+    input, weight, bias, ctx.eps = inputs
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(input, weight, bias, output[1])
 
 
 def _train_backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     input, weight, bias, statistics = ctx.saved_tensors
+    if torch.is_grad_enabled():
+        grads = differentiate_again(
+            lambda x, w, b: pytorch.batch_norm_train_formula(x, w, b, ctx.eps)[0],
+            (input, weight, bias),
+            grad_output,
+        )
+        return (*grads, None)
     return (*_gradients(grad_output, input, statistics, weight, bias, True, ctx.needs_input_grad[:3]), None)
 
 
@@ -135,7 +142,6 @@ class BatchNormInference(torch.autograd.Function):
         return batch_norm(input, running_mean, running_var, weight, bias, eps)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         return _inference_backward(ctx, grad_output)
 
@@ -147,6 +153,13 @@ def _inference_setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor |
 
 def _inference_backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
     input, mean, var, weight, bias = ctx.saved_tensors
+    if torch.is_grad_enabled():
+        grad_input, *grads = differentiate_again(
+            lambda x, w, b: pytorch.batch_norm_formula(x, mean, var, w, b, ctx.eps),
+            (input, weight, bias),
+            grad_output,
+        )
+        return grad_input, None, None, *grads, None
     dtype = accumulation_dtype(input.dtype)
     mean, var = mean.to(dtype), var.to(dtype)
     statistics = torch.stack([torch.rsqrt(var + ctx.eps), mean, torch.zeros_like(mean), var])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from normkit.kernels import pytorch
 from normkit.kernels.pytorch import accumulation_dtype
-from normkit.ops._define import Operator, Operators, define, direct
+from normkit.ops._define import Operator, Operators, define, differentiate_again, direct
 
 
 def _contiguous_like(x: Tensor, *_: Any) -> Tensor:
@@ -101,23 +101,29 @@ class RowNorm(torch.autograd.Function):
     ) -> Tensor:
         output, statistics = row_norm_fwd(input, weight, bias, eps, trailing, centred, outside, gain_offset)
         ctx.save_for_backward(input, weight, bias, statistics)
-        ctx.recipe = (trailing, centred, outside, gain_offset)
+        ctx.eps, ctx.recipe = eps, (trailing, centred, outside, gain_offset)
         return output
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         return _backward(ctx, grad_output)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    input, weight, bias, _, *recipe = inputs
+    input, weight, bias, ctx.eps, *recipe = inputs
     ctx.save_for_backward(input, weight, bias, output[1])
     ctx.recipe = recipe
 
 
 def _backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     input, weight, bias, statistics = ctx.saved_tensors
+    if torch.is_grad_enabled():  # create_graph: the gradients will be differentiated
+        again = differentiate_again(
+            lambda x, w, b: pytorch.row_norm_formula(x, w, b, ctx.eps, *ctx.recipe)[0],
+            (input, weight, bias),
+            grad_output,
+        )
+        return (*again, *[None] * 5)
     wanted = ctx.needs_input_grad[:3]
     grads = row_norm_bwd(grad_output, input, statistics, weight, bias, *ctx.recipe, *wanted)
     return (*(g if want else None for g, want in zip(grads, wanted, strict=True)), *[None] * 5)

@@ -113,8 +113,8 @@ struct Statistics {
 };
 
 inline void check_per_channel(const Tensor* t, const char* name, const Tensor& x) {
-  STD_TORCH_CHECK(!t || (t->dim() == 1 && t->sizes()[0] == x.sizes()[1]), "normkit: ", name,
-                  " must have one element per channel");
+  STD_TORCH_CHECK(!t || (t->is_cpu() && t->dim() == 1 && t->sizes()[0] == x.sizes()[1]),
+                  "normkit: ", name, " must have one element per channel");
 }
 
 // The statistics as the kernels read them: dense, of the shape and dtype they were made in.

@@ -114,6 +114,8 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_bwd(const Tensor& grad_y, const Te
                                                   bool input_grad, bool weight_grad,
                                                   bool bias_grad) {
   check_batch(x);
+  check_per_channel(weight, "weight", x);
+  check_per_channel(bias, "bias", x);
   const ScalarType type = x.scalar_type();
   STD_TORCH_CHECK(grad_y.is_cpu() && grad_y.scalar_type() == type && same_sizes(grad_y, x),
                   "normkit: grad_output must have the input's shape, dtype and device");

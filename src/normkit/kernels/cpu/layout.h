@@ -28,7 +28,12 @@ struct Layout {
     positions = 1;
     for (size_t d = 2; d < sizes.size(); ++d) positions *= sizes[d];
     if (x.numel() == 0) return;  // no elements, no layout
-    if (positions == 1 ? try_interleaved(x) : try_planar(x) || try_interleaved(x)) return;
+    // Channels-last is a layout of images and volumes; a transposed (N, L, C) is not, to PyTorch,
+    // and its output is contiguous.
+    const bool may_interleave = sizes.size() != 3;
+    if (positions == 1 ? try_interleaved(x)
+                       : try_planar(x) || (may_interleave && try_interleaved(x)))
+      return;
     adopt(contiguous(x), positions == 1);
   }
 

@@ -52,8 +52,9 @@ struct Rows {
 void check_parameter(const Tensor* p, const char* name, const Tensor& x, int64_t trailing) {
   if (!p) return;
   const Sizes own = p->sizes(), all = x.sizes();
-  STD_TORCH_CHECK(std::equal(own.begin(), own.end(), all.end() - trailing, all.end()),
-                  "normkit: ", name, " must have the shape of the input's normalized dimensions");
+  STD_TORCH_CHECK(
+      p->is_cpu() && std::equal(own.begin(), own.end(), all.end() - trailing, all.end()),
+      "normkit: ", name, " must have the shape of the input's normalized dimensions");
 }
 
 void check_trailing(const Tensor& x, int64_t trailing) {
@@ -193,10 +194,10 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(const Tensor& grad_y, const Tens
   with_type(type, "input", [&](auto element) {
     using T = decltype(element);
     using A = accumulate_t<T>;
-    STD_TORCH_CHECK(statistics.dim() == 2 && statistics.sizes()[0] == v.statistics() &&
-                        statistics.sizes()[1] == rows.count &&
-                        statistics.scalar_type() == scalar_type_of<A>(),
-                    "normkit: statistics are not those of the input");
+    STD_TORCH_CHECK(
+        statistics.is_cpu() && statistics.dim() == 2 && statistics.sizes()[0] == v.statistics() &&
+            statistics.sizes()[1] == rows.count && statistics.scalar_type() == scalar_type_of<A>(),
+        "normkit: statistics are not those of the input");
     const Vector<A> gain(weight, "weight", rows.n, gain_offset);
     RowBackward<T> p{};
     p.grad_y = grad_rows.tensor->template data<T>();

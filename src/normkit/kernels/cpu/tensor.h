@@ -49,14 +49,21 @@ class Tensor {
   }
   template <class T>
   const T* data() const {
-    return static_cast<const T*>(ask<const void*>(torch_get_const_data_ptr));
+    return static_cast<const T*>(allocated(ask<const void*>(torch_get_const_data_ptr)));
   }
   template <class T>
   T* mutable_data() const {
-    return static_cast<T*>(ask<void*>(torch_get_mutable_data_ptr));
+    return static_cast<T*>(allocated(ask<void*>(torch_get_mutable_data_ptr)));
   }
 
  private:
+  // A tensor whose storage was taken away (as sharded training does) has elements but no memory.
+  template <class P>
+  P allocated(P p) const {
+    STD_TORCH_CHECK(p || numel() == 0, "normkit: a tensor's data is not allocated");
+    return p;
+  }
+
   template <class R>
   R ask(AOTITorchError (*question)(AtenTensorHandle, R*)) const {
     R answer;

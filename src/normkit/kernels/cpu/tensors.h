@@ -152,6 +152,7 @@ inline double rounded(double, double value) { return value; }
 // value(i) for i in [0, n), rounded once into a tensor of any of the four dtypes.
 template <class Value>
 void fill(const Tensor& to, int64_t n, const Value& value) {
+  STD_TORCH_CHECK(to.numel() == n, "normkit: ", n, " numbers do not fit ", to.numel());
   with_type(to.scalar_type(), "a gradient", [&](auto element) {
     auto* out = to.template mutable_data<decltype(rounded(element, 0))>();
     for (int64_t i = 0; i < n; ++i) out[i] = rounded(element, value(i));

@@ -61,12 +61,12 @@ inline void write(P* p, V v) {
 // a * b + c, rounded once where the instruction set can: error-free products rest on it.
 template <class V>
 inline V fused(V a, V b, V c) {
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && NORMKIT_VECTOR_BYTES == 64
   if constexpr (sizeof(a[0]) == 4)
     return (V)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
   else
     return (V)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
-#elif defined(__FMA__)
+#elif defined(__FMA__) && NORMKIT_VECTOR_BYTES == 32
   if constexpr (sizeof(a[0]) == 4)
     return (V)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
   else
@@ -95,7 +95,7 @@ inline Wide<uint16_t> narrow(bfloat16, Vec<float> v) {
   return __builtin_convertvector(bits, Wide<uint16_t>);
 }
 
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && NORMKIT_VECTOR_BYTES == 64
 // The zero-masked forms: GCC 12 warns of its own undefined vector in the plain ones.
 inline Vec<float> widen(const float16* p) {
   return (Vec<float>)_mm512_maskz_cvtph_ps(0xffff, read<__m256i>(p));
@@ -103,7 +103,7 @@ inline Vec<float> widen(const float16* p) {
 inline Wide<uint16_t> narrow(float16, Vec<float> v) {
   return (Wide<uint16_t>)_mm512_maskz_cvtps_ph(0xffff, (__m512)v, _MM_FROUND_TO_NEAREST_INT);
 }
-#elif defined(__F16C__)
+#elif defined(__F16C__) && NORMKIT_VECTOR_BYTES == 32
 inline Vec<float> widen(const float16* p) { return (Vec<float>)_mm256_cvtph_ps(read<__m128i>(p)); }
 inline Wide<uint16_t> narrow(float16, Vec<float> v) {
   return (Wide<uint16_t>)_mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT);
