@@ -195,3 +195,29 @@ def test_ctrl_c_ends_cleanly(tmp_path):
     assert running.returncode == 130
     assert error.splitlines() == ["normkit: interrupted, nothing was written"]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("settings", "seeds"), "many"),
+        (("costs", 0, "seconds"), [0, 0]),
+        (("runs", 0, "test_accuracy"), "x"),
+        (("runs",), []),
+    ],
+    ids=str,
+)
+def test_damaged_values_end_with_one_line(place, value, saved, monkeypatch, capsys):
+    monkeypatch.chdir(saved.parent)
+    content = json.loads(saved.read_text())
+    *path, last = place
+    holder = content
+    for step in path:
+        holder = holder[step]
+    holder[last] = value
+    saved.write_text(json.dumps(content))
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["compare", "--from", saved.name])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (saved.parent / "normkit-compare.html").exists()

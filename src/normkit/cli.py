@@ -158,14 +158,20 @@ def _compare(arguments: argparse.Namespace) -> int:
         with terminal.show_progress(console) as progress:
             comparison = compare.compare(settings, progress)
 
-    figures = summary.summarise(comparison)
-    rows = table.build_table(comparison, figures)
-    found = table.headlines(comparison, figures)
+    try:
+        figures = summary.summarise(comparison)
+        rows = table.build_table(comparison, figures)
+        found = table.headlines(comparison, figures)
+        page = report.render(comparison, figures, rows)
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+        if arguments.source is None:
+            raise
+        _fail(f"normkit: --from {arguments.source}: values are not those of a comparison ({error})")
     # The files first: a reader who pipes the table into `head` still gets them.
     if arguments.json is not None:
         derived = {"headlines": found, "table": [dataclasses.asdict(row) for row in rows]}
         arguments.json.write_text(comparison.to_json(**derived), encoding="utf-8")
-    arguments.html.write_text(report.render(comparison, figures, rows), encoding="utf-8")
+    arguments.html.write_text(page, encoding="utf-8")
     terminal.print_findings(console, comparison, rows, found)
     console.print(f"The report: open {arguments.html}", soft_wrap=True, highlight=False, markup=False)
     return 0

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, is_grad_enabled
 from torch.autograd import forward_ad
-from torch.compiler import is_compiling
+from torch.compiler import is_compiling, is_dynamo_compiling
 
 from normkit import _errors
 from normkit.kernels import pytorch
@@ -67,7 +67,7 @@ def layer_norm(
             return _with_grad(input, weight, bias, eps, trailing, True, False, 0.0)
         if forward_ad._current_level >= 0:
             return _by_formula(input, weight, bias, eps, trailing, True, False, 0.0)
-        operator = _row.layer_norm if is_compiling() else _row.layer_norm_direct
+        operator = _row.layer_norm if is_dynamo_compiling() else _row.layer_norm_direct
         if trailing == 1:  # an argument left at its default costs the dispatcher nothing
             return operator(input, weight, bias, eps)
         return operator(input, weight, bias, eps, trailing)
@@ -130,7 +130,7 @@ def rms_norm(
         if forward_ad._current_level >= 0:
             outside = _errors.is_outside(eps_mode)
             return _by_formula(input, weight, bias, eps, trailing, False, outside, gain_offset)
-        operator = _row.rms_norm if is_compiling() else _row.rms_norm_direct
+        operator = _row.rms_norm if is_dynamo_compiling() else _row.rms_norm_direct
         if trailing == 1 and eps_mode == "inside" and gain_offset == 0.0:
             return operator(input, weight, bias, eps)
         outside = _errors.is_outside(eps_mode)

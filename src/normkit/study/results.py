@@ -161,6 +161,9 @@ def load(path: Path) -> Comparison:
     if content["schema"] != SCHEMA:
         raise ValueError(f"schema must be {SCHEMA!r}, got {content['schema']!r}")
     try:
+        empty = [key for key in ("axes", "costs", "runs") if not content[key]]
+        if empty:
+            raise ValueError(f"damaged or incomplete: no {empty[0]}")
         return _comparison(content)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"damaged or incomplete: {error}") from error
@@ -186,5 +189,10 @@ Record = TypeVar("Record")
 
 
 def _record(kind: type[Record], content: Mapping[str, Any]) -> Record:
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        value = content.get(field.name)
+        optional = value is None and "None" in str(field.type)
+        if str(field.type).startswith(("float", "int")) and not (optional or isinstance(value, int | float)):
+            raise TypeError(f"{field.name} must be a number, got {value!r}")
     # JSON has no tuples: every list of a record was one.
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()})
