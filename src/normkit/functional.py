@@ -66,7 +66,7 @@ def layer_norm(
                 raise RuntimeError("normkit: refused")
             return _with_grad(input, weight, bias, eps, trailing, True, False, 0.0)
         if forward_ad._current_level >= 0:
-            return _by_formula(input, weight, bias, eps, trailing, True, False, 0.0)
+            return pytorch.row_norm_formula(input, weight, bias, eps, trailing, True, False, 0.0)[0]
         operator = _row.layer_norm if is_dynamo_compiling() else _row.layer_norm_direct
         if trailing == 1:  # an argument left at its default costs the dispatcher nothing
             return operator(input, weight, bias, eps)
@@ -129,7 +129,9 @@ def rms_norm(
             return _with_grad(input, weight, bias, eps, trailing, False, outside, gain_offset)
         if forward_ad._current_level >= 0:
             outside = _errors.is_outside(eps_mode)
-            return _by_formula(input, weight, bias, eps, trailing, False, outside, gain_offset)
+            return pytorch.row_norm_formula(input, weight, bias, eps, trailing, False, outside, gain_offset)[
+                0
+            ]
         operator = _row.rms_norm if is_dynamo_compiling() else _row.rms_norm_direct
         if trailing == 1 and eps_mode == "inside" and gain_offset == 0.0:
             return operator(input, weight, bias, eps)
@@ -255,19 +257,6 @@ def _is_transformed() -> bool:
     )
 
 
-def _by_formula(
-    input: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float | None,
-    trailing: int,
-    centred: bool,
-    outside: bool,
-    gain_offset: float,
-) -> Tensor:
-    return pytorch.row_norm_formula(input, weight, bias, eps, trailing, centred, outside, gain_offset)[0]
-
-
 def _with_grad(
     input: Tensor,
     weight: Tensor | None,
@@ -280,7 +269,7 @@ def _with_grad(
 ) -> Tensor:
     arguments = (input, weight, bias, eps, trailing, centred, outside, gain_offset)
     if _is_transformed():
-        return _by_formula(*arguments)
+        return pytorch.row_norm_formula(*arguments)[0]
     if is_compiling():  # the compiler derives the gradient from the operator's own formula
         return _row.row_norm_fwd(*arguments)[0]
     return _row.RowNorm.apply(*arguments)  # type: ignore[no-any-return, no-untyped-call]
