@@ -10,6 +10,7 @@
   extern const Kernels<float> table_float;       \
   extern const Kernels<bfloat16> table_bfloat16; \
   extern const Kernels<float16> table_float16;   \
+  extern const Floor table_floor;                \
   }
 
 NORMKIT_DECLARE_TABLES(portable)
@@ -48,32 +49,36 @@ Isa choose() {
 
 const Isa chosen = choose();
 
-template <class T>
-const Kernels<T>& pick(const Kernels<T>& portable, [[maybe_unused]] const Kernels<T>& avx2,
-                       [[maybe_unused]] const Kernels<T>& avx512) {
+template <class Table>
+const Table& pick(const Table& portable, const Table& avx2, const Table& avx512) {
   return chosen == Isa::avx512 ? avx512 : chosen == Isa::avx2 ? avx2 : portable;
 }
 
 }  // namespace
 
 #ifdef NORMKIT_X86
-#define NORMKIT_PICK(T, table)                                   \
-  template <>                                                    \
-  const Kernels<T>& kernels<T>() {                               \
-    return pick<T>(portable::table, avx2::table, avx512::table); \
-  }
+#define NORMKIT_PICK(table) return pick(portable::table, avx2::table, avx512::table)
 #else
-#define NORMKIT_PICK(T, table)     \
-  template <>                      \
-  const Kernels<T>& kernels<T>() { \
-    return portable::table;        \
-  }
+#define NORMKIT_PICK(table) return pick(portable::table, portable::table, portable::table)
 #endif
 
-NORMKIT_PICK(double, table_double)
-NORMKIT_PICK(float, table_float)
-NORMKIT_PICK(bfloat16, table_bfloat16)
-NORMKIT_PICK(float16, table_float16)
+template <>
+const Kernels<double>& kernels() {
+  NORMKIT_PICK(table_double);
+}
+template <>
+const Kernels<float>& kernels() {
+  NORMKIT_PICK(table_float);
+}
+template <>
+const Kernels<bfloat16>& kernels() {
+  NORMKIT_PICK(table_bfloat16);
+}
+template <>
+const Kernels<float16>& kernels() {
+  NORMKIT_PICK(table_float16);
+}
+const Floor& floor_kernels() { NORMKIT_PICK(table_floor); }
 
 const char* instruction_set() {
   return chosen == Isa::avx512 ? "avx512" : chosen == Isa::avx2 ? "avx2" : "portable";

@@ -163,6 +163,18 @@ struct Kernels {
                                const A* mean_grad_x);
 };
 
+// ------------------------------------------------------------------ the floor
+// Memory traffic alone, for `normkit bench`. n is in floats, a multiple of 64 lest the rest be
+// left out; a streamed target is aligned to 64 bytes.
+struct Floor {
+  void (*copy)(const float* from, float* to, int64_t n, bool stream);
+  void (*triad)(const float* a, const float* b, float* to, int64_t n, bool stream);
+  double (*read)(const float* a, int64_t n);
+  double (*read2)(const float* a, const float* b, int64_t n);
+};
+
+const Floor& floor_kernels();
+
 // The table for the best instruction set this CPU has, or the one NORMKIT_CPU names.
 template <class T>
 const Kernels<T>& kernels();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "channel_norm.h"
+#include "floor.h"
 #include "row_norm.h"
 
 namespace normkit::NORMKIT_ISA {
@@ -34,5 +35,6 @@ extern const Kernels<double> table_double = make_table<double>();
 extern const Kernels<float> table_float = make_table<float>();
 extern const Kernels<bfloat16> table_bfloat16 = make_table<bfloat16>();
 extern const Kernels<float16> table_float16 = make_table<float16>();
+extern const Floor table_floor = {&floor_copy, &floor_triad, &floor_read, &floor_read2};
 
 }  // namespace normkit::NORMKIT_ISA

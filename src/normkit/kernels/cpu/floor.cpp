@@ -1,0 +1,76 @@
+// Operators of `normkit bench`: the least memory traffic of a norm, on the same threads and the same
+// instruction set. They take any dense tensors as bytes.
+#include "tensors.h"
+
+namespace normkit {
+namespace {
+
+// Floats in the tensor's memory; a share of it per thread begins at a cache line.
+constexpr int64_t kLine = 16;
+
+int64_t floats(const Tensor& t) { return t.numel() * t.element_size() / int64_t(sizeof(float)); }
+
+const float* begin_of(const Tensor& t) {
+  return reinterpret_cast<const float*>(t.data<char>());
+}
+
+template <class F>
+void by_lines(int64_t n, const F& f) {
+  parallel(n / kLine, kLine, [&](int64_t begin, int64_t end) {
+    f(begin * kLine, (end - begin) * kLine);
+  });
+}
+
+void check_target(const Tensor& target, int64_t n, bool stream) {
+  STD_TORCH_CHECK(floats(target) == n, "normkit: both tensors must be of one size");
+  STD_TORCH_CHECK(!stream || reinterpret_cast<uintptr_t>(begin_of(target)) % 64 == 0,
+                  "normkit: streaming stores need a target aligned to 64 bytes");
+}
+
+void floor_copy(const Tensor& source, const Tensor& target, bool stream) {
+  const int64_t n = floats(source);
+  check_target(target, n, stream);
+  const float* from = begin_of(source);
+  float* to = reinterpret_cast<float*>(target.mutable_data<char>());
+  by_lines(n, [&](int64_t i, int64_t count) {
+    floor_kernels().copy(from + i, to + i, count, stream);
+  });
+}
+
+void floor_triad(const Tensor& a, const Tensor& b, const Tensor& target, bool stream) {
+  const int64_t n = floats(a);
+  check_target(b, n, false);
+  check_target(target, n, stream);
+  const float *x = begin_of(a), *y = begin_of(b);
+  float* to = reinterpret_cast<float*>(target.mutable_data<char>());
+  by_lines(n, [&](int64_t i, int64_t count) {
+    floor_kernels().triad(x + i, y + i, to + i, count, stream);
+  });
+}
+
+// What a read leaves behind, so that the compiler can't leave it out.
+volatile double unread;
+
+void floor_read(const Tensor& a) {
+  const float* x = begin_of(a);
+  by_lines(floats(a),
+           [&](int64_t i, int64_t count) { unread = floor_kernels().read(x + i, count); });
+}
+
+void floor_read2(const Tensor& a, const Tensor& b) {
+  check_target(b, floats(a), false);
+  const float *x = begin_of(a), *y = begin_of(b);
+  by_lines(floats(a),
+           [&](int64_t i, int64_t count) { unread = floor_kernels().read2(x + i, y + i, count); });
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(normkit, CPU, m) {
+  m.impl("floor_copy", &Boxed<floor_copy>::call);
+  m.impl("floor_triad", &Boxed<floor_triad>::call);
+  m.impl("floor_read", &Boxed<floor_read>::call);
+  m.impl("floor_read2", &Boxed<floor_read2>::call);
+}
+
+}  // namespace normkit
