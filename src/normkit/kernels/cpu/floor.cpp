@@ -1,5 +1,5 @@
-// Operators of `normkit bench`: the least memory traffic of a norm, on the same threads and the same
-// instruction set. They take any dense tensors as bytes.
+// Operators of `normkit bench`: the least memory traffic of a norm, on the same threads and the
+// same instruction set. They take any dense tensors as bytes.
 #include "tensors.h"
 
 namespace normkit {
@@ -10,15 +10,12 @@ constexpr int64_t kLine = 16;
 
 int64_t floats(const Tensor& t) { return t.numel() * t.element_size() / int64_t(sizeof(float)); }
 
-const float* begin_of(const Tensor& t) {
-  return reinterpret_cast<const float*>(t.data<char>());
-}
+const float* begin_of(const Tensor& t) { return reinterpret_cast<const float*>(t.data<char>()); }
 
 template <class F>
 void by_lines(int64_t n, const F& f) {
-  parallel(n / kLine, kLine, [&](int64_t begin, int64_t end) {
-    f(begin * kLine, (end - begin) * kLine);
-  });
+  parallel(n / kLine, kLine,
+           [&](int64_t begin, int64_t end) { f(begin * kLine, (end - begin) * kLine); });
 }
 
 void check_target(const Tensor& target, int64_t n, bool stream) {
@@ -32,9 +29,8 @@ void floor_copy(const Tensor& source, const Tensor& target, bool stream) {
   check_target(target, n, stream);
   const float* from = begin_of(source);
   float* to = reinterpret_cast<float*>(target.mutable_data<char>());
-  by_lines(n, [&](int64_t i, int64_t count) {
-    floor_kernels().copy(from + i, to + i, count, stream);
-  });
+  by_lines(
+      n, [&](int64_t i, int64_t count) { floor_kernels().copy(from + i, to + i, count, stream); });
 }
 
 void floor_triad(const Tensor& a, const Tensor& b, const Tensor& target, bool stream) {

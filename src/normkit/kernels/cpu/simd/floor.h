@@ -15,9 +15,8 @@ NORMKIT_INLINE inline void whole_vectors(int64_t n, Body&& body) {
 
 template <bool kStream>
 inline void copy_to(const float* from, float* to, int64_t n) {
-  whole_vectors(n, [&](int, int64_t i) NORMKIT_INLINE {
-    store_to<kStream>(to + i, load(from + i), Full{});
-  });
+  whole_vectors(
+      n, [&](int, int64_t i) NORMKIT_INLINE { store_to<kStream>(to + i, load(from + i), Full{}); });
 }
 
 template <bool kStream>
