@@ -8,14 +8,17 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from normkit.bench.results import Bench
 
 __all__ = ["main"]
 
 USER_ERROR, INTERRUPTED = 2, 130
 MOST_WORKERS = 8  # by default: each holds its own PyTorch, some 400 MB
-# Which extra brings what a command may find missing.
-EXTRAS = {"rich": "cli", "sklearn": "study", "matplotlib": "study", "jinja2": "study"}
+# What an extra brings and a command may find missing.
+EXTRAS = ("rich", "sklearn", "matplotlib", "jinja2")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,10 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.run(arguments))
     except ModuleNotFoundError as error:
-        extra = EXTRAS.get((error.name or "").split(".")[0])
-        if extra is None:
+        if (error.name or "").split(".")[0] not in EXTRAS:
             raise
-        extra = "study" if arguments.run is _compare else extra
+        extra = "study" if arguments.run is _compare else "bench"
         _fail(f"normkit: this command needs {error.name}: pip install 'normkit[{extra}]'")
     except KeyboardInterrupt:
         print("normkit: interrupted, nothing was written", file=sys.stderr)
@@ -86,12 +88,50 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from normkit.bench.cases import DEFAULT_DTYPES, DIRECTIONS, DTYPES, GROUPS, OPS
+    from normkit.bench.contenders.registry import CONTENDERS, PEERS
+
     parser = commands.add_parser(
         "bench",
-        help="measure the speed of the norms next to PyTorch's",
-        description="Time LayerNorm, RMSNorm and BatchNorm of normkit and of PyTorch by turns, next to a "
-        "copy of the same tensor. A result is checked against the float64 reference before its time counts.",
+        help="measure the speed of the norms next to PyTorch's and others'",
+        description="Time LayerNorm, RMSNorm and BatchNorm of normkit, PyTorch, torch.compile, ONNX Runtime "
+        "and JAX (where installed) by turns, next to the floor: the fastest copy of the same bytes. A result "
+        "is checked against the float64 reference before its time counts. Without --full or --shape: a "
+        "choice of cases that takes a few minutes.",
     )
+    parser.add_argument("--full", action="store_true", help="all cases, for an hour or more")
+    parser.add_argument("--op", nargs="+", choices=OPS, metavar="OP", help=f"only these: {', '.join(OPS)}")
+    parser.add_argument(
+        "--shape",
+        nargs="+",
+        type=_shapes,
+        metavar="SHAPE",
+        help=f"these shapes, as 512x4096, or groups: {', '.join(GROUPS)}",
+    )
+    parser.add_argument(
+        "--direction",
+        nargs="+",
+        choices=DIRECTIONS,
+        metavar="DIRECTION",
+        help=f"only these: {', '.join(DIRECTIONS)}",
+    )
+    parser.add_argument(
+        "--dtype",
+        nargs="+",
+        choices=DTYPES,
+        default=DEFAULT_DTYPES,
+        metavar="DTYPE",
+        help=f"of {', '.join(DTYPES)} (default: {' '.join(DEFAULT_DTYPES)})",
+    )
+    parser.add_argument(
+        "--contender",
+        nargs="+",
+        choices=tuple(CONTENDERS),
+        default=PEERS,
+        metavar="NAME",
+        help=f"next to normkit only these: {', '.join(PEERS)}",
+    )
+    parser.add_argument("--threads", type=_positive, metavar="N", help="threads (default: PyTorch's)")
     parser.add_argument(
         "--rounds",
         type=_positive,
@@ -99,39 +139,119 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="N",
         help="samples of each contender (default: %(default)s)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="save all results as JSON")
-    parser.set_defaults(run=_bench)
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="save all results as JSON, after every case"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="keep the steady cases that --json's file holds already"
+    )
+    parser.add_argument(
+        "--html",
+        type=Path,
+        metavar="FILE",
+        default=Path("normkit-bench.html"),
+        help="where to write the report (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="FILE",
+        help="draw table and report from a saved JSON, measure nothing",
+    )
+    parser.set_defaults(run=_bench, parser=parser)
 
 
 def _bench(arguments: argparse.Namespace) -> int:
-    if arguments.json is not None:
-        _check_writable("--json", arguments.json)
+    _check_bench(arguments)
 
+    # Imported here: what the table and the report need are extras.
     from rich.console import Console
-    from rich.progress import track
 
-    from normkit.bench import cases, measure, table
+    from normkit.bench import report, results, summary, table
 
     console = Console()
     if not console.is_terminal:
         console = Console(width=table.WIDTH)
-    measure.keep_memory()
-    results = [
-        measure.measure(case, arguments.rounds)
-        for case in track(cases.CASES, description="Measuring", console=Console(stderr=True))
-    ]
+    if arguments.source is not None:
+        bench = _load_bench("--from", arguments.source)
+    else:
+        try:
+            bench = _measure(arguments)
+        except KeyboardInterrupt:
+            if arguments.json is None or not arguments.json.exists():
+                raise
+            print(f"normkit: interrupted; --resume goes on from {arguments.json}", file=sys.stderr)
+            return INTERRUPTED
+    found = summary.summarise(bench)
     if arguments.json is not None:
-        arguments.json.write_text(table.to_json(results), encoding="utf-8")
-    console.print(table.to_table(results))
+        results.save(bench, arguments.json)
+    arguments.html.write_text(report.render(bench, found), encoding="utf-8")
+    table.print_bench(console, bench, found)
+    console.print(f"The report: open {arguments.html}", soft_wrap=True, highlight=False, markup=False)
     return 0
 
 
+def _check_bench(arguments: argparse.Namespace) -> None:
+    _check_files(arguments)
+    choices = ("full", "op", "shape", "direction", "dtype", "contender", "threads", "rounds", "resume")
+    given = [
+        f"--{name}" for name in choices if getattr(arguments, name) != arguments.parser.get_default(name)
+    ]
+    if arguments.source is not None and given:
+        _fail(f"normkit: --from measures nothing, so it does not go with {given[0]}")
+    if arguments.full and arguments.shape:
+        _fail("normkit: --full has its own shapes, so it does not go with --shape")
+    if arguments.resume and arguments.json is None:
+        _fail("normkit: --resume needs --json FILE, the file to go on with")
+
+
+def _measure(arguments: argparse.Namespace) -> Bench:
+    import torch
+
+    from normkit.bench import cases, machine, progress, results, run
+
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    choice = arguments.op or cases.OPS, arguments.dtype, arguments.direction
+    if arguments.shape:
+        shapes = [shape for group in arguments.shape for shape in group]
+        todo = cases.chosen(shapes, *choice)
+    else:
+        todo = cases.full(*choice) if arguments.full else cases.quick(*choice)
+    if not todo:
+        _fail("normkit: there is no such case: --op, --shape and --direction leave nothing to measure")
+    here = machine.this_machine()
+    peers = tuple(name for name in arguments.contender if name != run.OURS)
+    settings = results.Settings(arguments.rounds, peers)
+    kept: tuple[results.Row, ...] = ()
+    if arguments.resume and arguments.json.exists():
+        try:
+            kept = run.kept_rows(_load_bench("--json", arguments.json), here, settings)
+        except ValueError as error:
+            _fail(f"normkit: --resume {arguments.json}: {error}")
+
+    def saved(bench: Bench) -> None:
+        if arguments.json is not None:
+            results.save(bench, arguments.json)
+
+    with progress.show(len(todo)) as started:
+        return run.run(todo, here, settings, kept, started, saved)
+
+
+def _load_bench(option: str, path: Path) -> Bench:
+    from normkit.bench import results
+
+    try:
+        return results.load(path)
+    except OSError as error:
+        _fail(f"normkit: {option} {path}: {error.strerror}")
+    except ValueError as error:
+        _fail(f"normkit: {option} {path}: {error}")
+
+
 def _compare(arguments: argparse.Namespace) -> int:
-    for option, path in (("--html", arguments.html), ("--json", arguments.json)):
-        if path is not None:
-            _check_writable(option, path)
-    if arguments.json is not None and arguments.json.resolve() == arguments.html.resolve():
-        _fail(f"normkit: --json and --html name the same file, {arguments.html}")
+    _check_files(arguments)
     if arguments.source is not None and (arguments.seeds or arguments.workers or arguments.quick):
         _fail("normkit: --from measures nothing, so it goes with none of --seeds, --workers, --quick")
 
@@ -185,6 +305,23 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more, got {text!r}")
     return number
+
+
+def _shapes(text: str) -> tuple[tuple[int, ...], ...]:
+    from normkit.bench.cases import parse_shape
+
+    try:
+        return parse_shape(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _check_files(arguments: argparse.Namespace) -> None:
+    for option, path in (("--html", arguments.html), ("--json", arguments.json)):
+        if path is not None:
+            _check_writable(option, path)
+    if arguments.json is not None and arguments.json.resolve() == arguments.html.resolve():
+        _fail(f"normkit: --json and --html name the same file, {arguments.html}")
 
 
 def _check_writable(option: str, path: Path) -> None:

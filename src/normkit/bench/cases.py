@@ -1,117 +1,192 @@
-"""What is measured: an operator on a shape, and who computes it."""
+"""What is measured: an operator on a shape, in a dtype and a memory format, in one or both directions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 
-import normkit as nk
+__all__ = [
+    "DIRECTIONS",
+    "DTYPES",
+    "GROUPS",
+    "LARGE",
+    "OPS",
+    "Case",
+    "Shape",
+    "chosen",
+    "full",
+    "parse_shape",
+    "quick",
+]
 
+Shape = tuple[int, ...]
+
+ROW_OPS = ("rms_norm", "layer_norm")
+CHANNEL_OPS = ("batch_norm_training", "batch_norm_inference")
+OPS = (*ROW_OPS, *CHANNEL_OPS)
+DIRECTIONS = ("forward", "forward+backward", "backward")
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+DEFAULT_DTYPES = ("float32", "bfloat16")
 EPS = 1e-5
-Norm = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+MOMENTUM = 0.1
+LARGE = 2**20  # bytes: from here on an output's pages, and a share of the floor, mean something
+
+# Row norms normalize the last dimension, BatchNorm all but dimension 1.
+_ROWS: dict[str, tuple[Shape, ...]] = {
+    "single": ((1, 64), (1, 256), (1, 1024), (1, 4096), (1, 16384)),
+    "decode": ((1, 4096), (2, 4096), (4, 4096), (8, 4096), (16, 4096)),
+    "bert": ((8192, 768),),
+    "llm": ((512, 4096), (4096, 4096), (2048, 5120), (2048, 8192)),
+    "vit": ((64, 197, 768),),
+    "odd": ((2048, 1000), (2048, 1025), (2048, 333)),
+}
+_CHANNELS: dict[str, tuple[Shape, ...]] = {
+    "cnn": ((32, 64, 56, 56), (16, 256, 28, 28), (8, 2048, 7, 7), (64, 32, 31, 31)),
+    "bn1d": ((128, 512), (4096, 1024)),
+}
+GROUPS = {**_ROWS, **_CHANNELS}
+_QUICK = ((1, 4096), (512, 4096), (32, 64, 56, 56))
 
 
 @dataclass(frozen=True)
 class Case:
-    """An operator on float32 or bfloat16 data, weights of the same dtype: what PyTorch is fastest on.
+    """One row of the bench.
 
-    op: "layer_norm" or "rms_norm" over the last dimension, or "batch_norm" in training.
-    backward: whether the gradients of input, weight and bias are computed too.
+    op: "rms_norm" or "layer_norm" over the last dimension, "batch_norm_training" or
+        "batch_norm_inference" over all but dimension 1.
+    direction: "forward" as in serving; "forward+backward" as in training; "backward" alone, from the
+        graph of one forward pass.
+    dtype: of the data, the weights and the running statistics.
+    channels_last: whether a tensor of four dimensions is laid out with its channels last.
     """
 
     op: str
-    shape: tuple[int, ...]
-    backward: bool
+    shape: Shape
+    direction: str
     dtype: str = "float32"
     channels_last: bool = False
 
     def __str__(self) -> str:
-        shape = "x".join(map(str, self.shape)) + (" channels-last" if self.channels_last else "")
-        return f"{self.dtype} {self.op} {shape} {'forward + backward' if self.backward else 'forward'}"
+        return f"{self.dtype} {self.op} {self.shape_name} {self.direction}"
+
+    @property
+    def shape_name(self) -> str:
+        """The shape as `32x64x56x56`, with the memory format where it is not the usual one."""
+        return "x".join(map(str, self.shape)) + (" channels-last" if self.channels_last else "")
+
+    @property
+    def is_row_norm(self) -> bool:
+        """Whether the elements of a row, rather than of a channel, share statistics."""
+        return self.op in ROW_OPS
 
     @property
     def features(self) -> int:
         """Elements of weight and bias."""
-        return self.shape[1] if self.op == "batch_norm" else self.shape[-1]
+        return self.shape[-1] if self.is_row_norm else self.shape[1]
 
     @property
-    def least_bytes(self) -> int:
-        """Bytes any implementation must move: each tensor as large as the input read or written once.
+    def sharing(self) -> int:
+        """Elements that share statistics: a row's, or those of a channel."""
+        return self.shape[-1] if self.is_row_norm else math.prod(self.shape) // self.shape[1]
 
-        Forward: x read, y written. Backward: x and y's gradient read, x's gradient written.
-        """
+    @property
+    def summed(self) -> int:
+        """Terms in each element of a weight's gradient."""
+        return math.prod(self.shape) // self.features
+
+    @property
+    def tensor_bytes(self) -> int:
+        """Bytes of the input, which are those of the output and of their gradients."""
         itemsize: int = getattr(torch, self.dtype).itemsize
-        return math.prod(self.shape) * itemsize * (5 if self.backward else 2)
+        return math.prod(self.shape) * itemsize
 
-    def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Random x, weight, bias and upstream gradient, the same at every call."""
-        generator = torch.Generator().manual_seed(0)
-        dtype = getattr(torch, self.dtype)
-        x, upstream = (torch.randn(self.shape, generator=generator).to(dtype) for _ in range(2))
-        weight, bias = ((torch.rand(self.features, generator=generator) + 0.5).to(dtype) for _ in range(2))
-        memory = torch.channels_last if self.channels_last else torch.contiguous_format
-        x, upstream = (t.contiguous(memory_format=memory) for t in (x, upstream))
-        return x, weight, bias, upstream
+    @property
+    def is_large(self) -> bool:
+        """Whether the input holds more than 1 MB."""
+        return self.tensor_bytes > LARGE
 
 
-_LARGE = tuple(
-    Case(op, shape, backward, dtype)
-    for op, shape, dtype in (
-        ("rms_norm", (512, 4096), "float32"),
-        ("layer_norm", (512, 4096), "float32"),
-        ("rms_norm", (512, 4096), "bfloat16"),
-        ("layer_norm", (8192, 768), "bfloat16"),
-    )
-    for backward in (False, True)
-)
-_IMAGES = tuple(
-    Case("batch_norm", (32, 64, 56, 56), backward, channels_last=channels_last)
-    for channels_last in (False, True)
-    for backward in (False, True)
-)
-CASES = (Case("layer_norm", (1, 64), False), Case("rms_norm", (1, 64), False), *_LARGE, *_IMAGES)
+def full(
+    ops: Sequence[str] = OPS,
+    dtypes: Sequence[str] = DEFAULT_DTYPES,
+    directions: Sequence[str] | None = None,
+) -> tuple[Case, ...]:
+    """Every case of the bench, each once."""
+    shapes = tuple(dict.fromkeys(shape for group in GROUPS.values() for shape in group))
+    return _product(shapes, ops, dtypes, directions)
 
 
-def _normkit(case: Case) -> Norm:
-    shape = (case.features,)
-    return {
-        "layer_norm": lambda x, w, b: nk.functional.layer_norm(x, shape, w, b, EPS),
-        "rms_norm": lambda x, w, b: nk.functional.rms_norm(x, shape, w, EPS),
-        "batch_norm": lambda x, w, b: nk.functional.batch_norm(x, None, None, w, b, True, 0.1, EPS),
-    }[case.op]
+def quick(
+    ops: Sequence[str] = OPS,
+    dtypes: Sequence[str] = DEFAULT_DTYPES,
+    directions: Sequence[str] | None = None,
+) -> tuple[Case, ...]:
+    """A few minutes' worth: a token being decoded, a sequence, a batch of images."""
+    return _product(_QUICK, ops, dtypes, directions)
 
 
-def _pytorch(case: Case) -> Norm:
-    shape = (case.features,)
-    f = torch.nn.functional
-    return {
-        "layer_norm": lambda x, w, b: f.layer_norm(x, shape, w, b, EPS),
-        "rms_norm": lambda x, w, b: f.rms_norm(x, shape, w, EPS),
-        "batch_norm": lambda x, w, b: f.batch_norm(x, None, None, w, b, True, 0.1, EPS),
-    }[case.op]
+def chosen(
+    shapes: Sequence[Shape],
+    ops: Sequence[str] = OPS,
+    dtypes: Sequence[str] = DEFAULT_DTYPES,
+    directions: Sequence[str] | None = None,
+) -> tuple[Case, ...]:
+    """The cases of these shapes with those of the operators that each is meant for; with all, where none is.
+
+    BatchNorm is meant for four and five dimensions and for the group "bn1d", row norms for the others.
+    """
+    return _product(shapes, ops, dtypes, directions, any_op=True)
 
 
-CONTENDERS: dict[str, Callable[[Case], Norm]] = {"normkit": _normkit, "PyTorch": _pytorch}
+def _product(
+    shapes: Sequence[Shape],
+    ops: Sequence[str],
+    dtypes: Sequence[str],
+    directions: Sequence[str] | None,
+    any_op: bool = False,
+) -> tuple[Case, ...]:
+    """All combinations that make sense.
+
+    directions None: forward and forward + backward, and for large row norms backward alone. BatchNorm of
+    a tensor of four dimensions counts in both memory formats.
+    """
+    found = [
+        Case(op, shape, direction, dtype, channels_last)
+        for shape in shapes
+        for op in ([op for op in ops if op in _meant_for(shape)] or (ops if any_op else ()))
+        for dtype in dtypes
+        for channels_last in ((False, True) if op in CHANNEL_OPS and len(shape) == 4 else (False,))
+        for direction in directions or DIRECTIONS
+    ]
+    return tuple(dict.fromkeys(case for case in found if _is_possible(case) and (directions or _tells(case))))
 
 
-def exact(case: Case) -> list[npt.NDArray[np.float64]]:
-    """Output and gradients in float64, from the NumPy reference."""
-    x, weight, bias, upstream = (t.double().numpy() for t in case.inputs())
-    shape = (case.features,)
-    if case.op == "batch_norm":
-        y = nk.reference.batch_norm(x, None, None, weight, bias, True, eps=EPS).output
-        grads = nk.reference.batch_norm_backward(upstream, x, None, None, weight, bias, True, EPS)
-    elif case.op == "layer_norm":
-        y = nk.reference.layer_norm(x, shape, weight, bias, EPS)
-        grads = nk.reference.layer_norm_backward(upstream, x, shape, weight, bias, EPS)
-    else:
-        y = nk.reference.rms_norm(x, shape, weight, EPS)
-        grads = nk.reference.rms_norm_backward(upstream, x, shape, weight, EPS)
-    wanted = [y, *(g for g in grads if g is not None)] if case.backward else [y]
-    return [np.asarray(t, dtype=np.float64) for t in wanted]
+def _meant_for(shape: Shape) -> tuple[str, ...]:
+    return CHANNEL_OPS if len(shape) >= 4 or shape in GROUPS["bn1d"] else ROW_OPS
+
+
+def _is_possible(case: Case) -> bool:
+    if case.is_row_norm:
+        return True
+    return len(case.shape) <= 5 and (case.sharing > 1 or case.op == "batch_norm_inference")
+
+
+def _tells(case: Case) -> bool:
+    # A short backward pass alone is mostly autograd's own time, and no floor is promised for BatchNorm's.
+    return case.direction != "backward" or (case.is_row_norm and case.is_large)
+
+
+def parse_shape(text: str) -> tuple[Shape, ...]:
+    """The shapes of a group's name, or the one written as `512x4096`.
+
+    Raises ValueError where it is neither.
+    """
+    if text in GROUPS:
+        return GROUPS[text]
+    parts = text.split("x")
+    if len(parts) >= 2 and all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+        return (tuple(map(int, parts)),)
+    raise ValueError(f"must be sizes such as 512x4096, or one of {', '.join(GROUPS)}; got {text!r}")

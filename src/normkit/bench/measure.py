@@ -1,119 +1,110 @@
-"""Timing by turns: every contender and a copy of the same tensor, interleaved in one process."""
+"""One case: every contender checked against the reference, then timed by turns with the floor's copies."""
 
 from __future__ import annotations
 
-import ctypes
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from normkit.bench.cases import CONTENDERS, Case, Norm, exact
+from normkit.bench import floor, memory
+from normkit.bench.cases import LARGE, Case
+from normkit.bench.check import worst_error
+from normkit.bench.contenders import OURS, Prepared, Unavailable, prepare
+from normkit.bench.drift import ATTEMPTS, MOST, drift, speedometer
+from normkit.bench.operands import Operands, Results, exact, make_operands
+from normkit.bench.results import Entry, Row
+from normkit.bench.timing import Call, Samples, Timing, take_turns
+from normkit.bench.traffic import Traffic, l2_bytes, traffic
 
-SAMPLE_SECONDS = 1e-3  # a sample repeats a short call until it lasts this long, any call three times
-# Error that passes, in units of the dtype's eps times the largest exact value: outputs and input
-# gradients are rounded a few times, weight gradients add a million terms in float32.
-_UNITS = {"float32": 512.0, "bfloat16": 4.0}
+__all__ = ["measure"]
 
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of one call: the median of the samples and their 10th and 90th percentile."""
-
-    median: float
-    p10: float
-    p90: float
+FRESH_ROUNDS = 3  # one fresh sample for so many warm ones: page faults cost time and spread little
 
 
 @dataclass(frozen=True)
-class Result:
-    """One case: the time of each contender whose result was right, and of a copy."""
+class _Attempt:
+    """Times of one go at a case, by name, and how much the machine's speed changed meanwhile."""
 
-    case: Case
-    copy: Timing
-    times: dict[str, Timing]
-    wrong: dict[str, float]  # the contender's largest error over what passes
-
-    def ratio(self, contender: str, to: str) -> float:
-        """How many times as fast `contender` is as `to`."""
-        return self.times[to].median / self.times[contender].median
+    warm: dict[str, Timing]
+    fresh: dict[str, Timing]
+    drift: float
 
 
-def keep_memory() -> bool:
-    """Have the C library keep freed memory, so that outputs are warm; False where it can't be asked.
+def measure(case: Case, peers: Sequence[str], rounds: int, threads: int) -> Row:
+    """Check, then time; again where the machine's speed changed meanwhile, `ATTEMPTS` times at most.
 
-    Else a large output comes from fresh pages at one call and from used ones at the next, by luck, and
-    the pages cost as much as the norm.
+    Of several attempts the steadiest is kept. Memory has to be kept by
+    `memory.keep_memory` for warm outputs to be so.
     """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):  # not glibc
-        return False
-    trim_threshold, mmap_threshold = -1, -3
-    return bool(mallopt(trim_threshold, 2**31 - 1) and mallopt(mmap_threshold, 2**25))
-
-
-def measure(case: Case, rounds: int) -> Result:
-    """Check every contender against the reference, then time those that passed, by turns."""
-    inputs = case.inputs()  # one set for all, so that every contender finds the caches alike
-    calls = {name: _call(case, make(case), inputs) for name, make in CONTENDERS.items()}
-    errors = _errors(case, calls)
-    wrong = {name: error for name, error in errors.items() if not error <= 1.0}
-    source = inputs[0].detach()
-    target = torch.empty_like(source)
-    timed: dict[str, Callable[[], object]] = {"copy": lambda: target.copy_(source)}
-    timed |= {name: call for name, call in calls.items() if name not in wrong}
-    samples: dict[str, list[float]] = {name: [] for name in timed}
-    with torch.inference_mode(mode=not case.backward):
-        repeats = {name: _repeats(call) for name, call in timed.items()}
-        for _ in range(rounds):
-            for name, call in timed.items():
-                samples[name].append(_seconds(call, repeats[name]))
-    times = {name: _timing(seconds) for name, seconds in samples.items()}
-    return Result(case, times.pop("copy"), times, wrong)
-
-
-def _call(case: Case, norm: Norm, inputs: tuple[Tensor, ...]) -> Callable[[], list[Tensor]]:
-    x, weight, bias, upstream = inputs
-    if not case.backward:
-        return lambda: [norm(x, weight, bias)]
-    wanted = [t.requires_grad_() for t in ((x, weight) if case.op == "rms_norm" else (x, weight, bias))]
-
-    def both() -> list[Tensor]:
-        y = norm(x, weight, bias)
-        return [y, *torch.autograd.grad(y, wanted, upstream)]
-
-    return both
-
-
-def _errors(case: Case, calls: dict[str, Callable[[], list[Tensor]]]) -> dict[str, float]:
+    operands = make_operands(case)
     wanted = exact(case)
-    unit = _UNITS[case.dtype] * torch.finfo(getattr(torch, case.dtype)).eps
-
-    def error(call: Callable[[], list[Tensor]]) -> float:
-        got = [t.detach().double().numpy() for t in call()]
-        pairs = zip(got, wanted, strict=True)
-        return max(float(np.max(np.abs(a - b)) / (unit * np.max(np.abs(b)))) for a, b in pairs)
-
-    return {name: error(call) for name, call in calls.items()}
-
-
-def _repeats(call: Callable[[], object]) -> int:
-    return max(3, int(SAMPLE_SECONDS / max(_seconds(call, 3), 1e-9)))
-
-
-def _seconds(call: Callable[[], object], repeats: int) -> float:
-    call()  # so that each finds the caches as its own last call left them, not as its neighbour did
-    start = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    return (time.perf_counter() - start) / repeats
+    counted = traffic(case, l2_bytes(), threads)
+    # One inference mode around all, as in serving: entering it costs as much as a small norm.
+    with torch.inference_mode(mode=case.direction == "forward"):
+        ready, entries = _checked(case, operands, wanted, (OURS, *peers), threads)
+        calls: dict[str, Call] = {name: prepared.call for name, prepared in ready.items()}
+        floors = floor.variants(operands.x, operands.upstream, torch.empty_like(operands.x), counted.parts)
+        calls |= {f"{part}/{way}": call for part, ways in floors.items() for way, call in ways.items()}
+        meter = speedometer(operands.x.detach(), torch.empty_like(operands.x))
+        large = case.tensor_bytes >= LARGE
+        allocating = {name: p.call for name, p in ready.items() if large and p.allocates}
+        attempts: list[_Attempt] = []
+        while len(attempts) < ATTEMPTS and not (attempts and attempts[-1].drift <= MOST):
+            attempts.append(_attempt(calls, allocating, meter, rounds))
+    return _row(case, counted, entries, floors, attempts)
 
 
-def _timing(seconds: list[float]) -> Timing:
-    p10, p90 = np.percentile(seconds, [10, 90])
-    return Timing(statistics.median(seconds), float(p10), float(p90))
+def _checked(
+    case: Case, operands: Operands, wanted: Results, names: Sequence[str], threads: int
+) -> tuple[dict[str, Prepared], dict[str, Entry]]:
+    """The contenders whose results are right, and an entry for every one."""
+    ready: dict[str, Prepared] = {}
+    entries: dict[str, Entry] = {}
+    for name in names:
+        try:
+            prepared = prepare(name, case, operands, threads)
+        except Unavailable as reason:
+            entries[name] = Entry(unavailable=str(reason))
+            continue
+        entries[name] = Entry(error=(error := worst_error(case, prepared.results(), wanted)))
+        if error <= 1:
+            ready[name] = prepared
+    return ready, entries
+
+
+def _attempt(calls: dict[str, Call], allocating: dict[str, Call], meter: Call, rounds: int) -> _Attempt:
+    warm, speed = take_turns(calls, meter, rounds)
+    fresh: dict[str, Samples] = {}
+    if allocating:
+        with memory.fresh() as possible:
+            if possible:
+                fresh, more = take_turns(allocating, meter, max(1, rounds // FRESH_ROUNDS))
+                speed += more
+    return _Attempt(
+        {name: samples.timing() for name, samples in warm.items()},
+        {name: samples.timing() for name, samples in fresh.items()},
+        drift(speed),
+    )
+
+
+def _row(
+    case: Case,
+    counted: Traffic,
+    entries: dict[str, Entry],
+    floors: dict[str, floor.Variants],
+    attempts: list[_Attempt],
+) -> Row:
+    kept = min(attempts, key=lambda attempt: attempt.drift)
+    return Row(
+        case=case,
+        reads=counted.reads,
+        writes=counted.writes,
+        floor={part: {way: kept.warm[f"{part}/{way}"] for way in ways} for part, ways in floors.items()},
+        contenders={
+            name: Entry(kept.warm.get(name), kept.fresh.get(name), entry.error, entry.unavailable)
+            for name, entry in entries.items()
+        },
+        drifts=tuple(attempt.drift for attempt in attempts),
+        steady=kept.drift <= MOST,
+    )

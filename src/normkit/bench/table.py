@@ -1,59 +1,119 @@
-"""Results as a table for the terminal and as JSON."""
+"""A run in the terminal: a table and a summary."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import platform
+from collections.abc import Iterator, Sequence
 
-import torch
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-import normkit as nk
-from normkit.bench.cases import CONTENDERS
-from normkit.bench.measure import Result, Timing
+from normkit.bench.contenders.registry import CONTENDERS, OURS
+from normkit.bench.results import Bench, Row
+from normkit.bench.summary import BEHIND, Summary, by_group
+from normkit.bench.wording import duration, percent, spread, times
 
-WIDTH = 170  # columns where the output is not a terminal
+__all__ = ["WIDTH", "print_bench", "sentences"]
 
-
-def to_json(results: list[Result]) -> str:
-    """The results, and the machine they were measured on."""
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "normkit": nk.__version__,
-        "kernels": {device: str(backend) for device, backend in nk.backends().items()},
-    }
-    cases = [dataclasses.asdict(result) for result in results]
-    return json.dumps({"schema": 1, "machine": machine, "results": cases}, indent=1) + "\n"
+WIDTH = 200  # columns where the output is not a terminal; from here on there is room for p10 and p90
 
 
-def to_table(results: list[Result]) -> Table:
-    """A row per case: each contender's time, normkit's bandwidth, and how it stands to copy and peers."""
-    threads = torch.get_num_threads()
-    table = Table(title=rf"Median \[p10, p90] of calls by turns, warm memory, {threads} threads")
-    table.add_column("case")
-    for heading in ("copy", *CONTENDERS, "GB/s", "time / copy", "times as fast as PyTorch"):
+def print_bench(console: Console, bench: Bench, summary: Summary) -> None:
+    """The table, how to read it, and the summary."""
+    compact = console.width < WIDTH
+    console.print(_table(bench, compact))
+    for line in (_legend(bench.machine.threads, compact), "", *sentences(bench, summary)):
+        console.print(Text(line))
+
+
+def _table(bench: Bench, compact: bool) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("", no_wrap=not compact)
+    titles = [CONTENDERS[peer].title for peer in bench.settings.peers]
+    for heading in ("normkit", "fresh", "GB/s", "of floor", *titles):
         table.add_column(heading, justify="right")
-    for result in results:
-        table.add_row(str(result.case), _time(result.copy), *_cells(result))
+    for group, rows in by_group(bench).items():
+        table.add_section()
+        table.add_row(Text(group, style="bold"))
+        for row in rows:
+            cells = _cells(row, bench.settings.peers, compact)
+            table.add_row(*map(Text, cells), style="" if row.steady else "dim")
     return table
 
 
-def _cells(result: Result) -> list[str]:
-    times = [_time(result.times[name]) if name in result.times else "wrong" for name in CONTENDERS]
-    if result.wrong:
-        return [*times, "-", "-", "-"]
-    ours = result.times["normkit"].median
-    return [
-        *times,
-        f"{result.case.least_bytes / ours / 1e9:.1f}",
-        f"{ours / result.copy.median:.2f}",
-        f"{result.ratio('normkit', to='PyTorch'):.2f}",
-    ]
+def _cells(row: Row, peers: Sequence[str], compact: bool) -> Iterator[str]:
+    unsteady = "" if row.steady else f" unsteady {percent(min(row.drifts))}"
+    yield f"  {row.case.shape_name} {row.case.dtype}{unsteady}"
+    ours = row.contenders[OURS]
+    if ours.warm is None:
+        yield from (f"wrong {times(ours.error or 0)}", "-", "-", "-")
+    else:
+        share = row.share_of_floor
+        yield duration(ours.warm.median) if compact else spread(ours.warm)
+        yield "-" if ours.fresh is None else duration(ours.fresh.median)
+        yield f"{row.counted_bytes / ours.warm.median / 1e9:.1f}"
+        yield "-" if share is None else percent(share)
+    for peer in peers:
+        yield _peer(row, peer, compact)
 
 
-def _time(t: Timing) -> str:
-    scale, unit = (1e6, "us") if t.median < 1e-3 else (1e3, "ms")
-    return rf"{t.median * scale:.2f} \[{t.p10 * scale:.2f}, {t.p90 * scale:.2f}] {unit}"
+def _peer(row: Row, peer: str, compact: bool) -> str:
+    entry = row.contenders.get(peer)
+    if entry is None or entry.unavailable is not None:
+        return "-"
+    if entry.warm is None:
+        return f"wrong {times(entry.error or 0)}"
+    ratio = row.ratio(peer)
+    time = duration(entry.warm.median) if compact else spread(entry.warm)
+    return time if ratio is None else f"{time} {times(ratio)}"
+
+
+def _legend(threads: int, compact: bool) -> str:
+    return (
+        f"Medians{'' if compact else ' [p10, p90]'} of calls by turns, {threads} threads, outputs in memory "
+        "in use; fresh: in new pages. GB/s: counted bytes. Of floor: the fastest copy of the same bytes is "
+        "100%. 1.50x: normkit is one and a half times as fast. Dim: the machine's speed changed."
+    )
+
+
+def sentences(bench: Bench, summary: Summary) -> Iterator[str]:
+    """The summary, a line each."""
+    if not bench.complete:
+        yield f"Incomplete: {len(bench.rows)} cases so far."
+    for peer, mean in summary.against.items():
+        title, number = CONTENDERS[peer].title, _cases(mean.cases)
+        yield f"{times(mean.value)} as fast as {title}, geometric mean of {number}"
+    if summary.best is not None:
+        yield (
+            f"{times(summary.best.value)} as fast as the best contender of each case, geometric mean of "
+            f"{_cases(summary.best.cases)}; {len(summary.behind)} slower than {BEHIND:g} of it"
+            f"{':' if summary.behind else ''}"
+        )
+    for row in summary.behind:
+        best = row.best_peer or ""
+        yield f"  {times(row.ratio(best) or 0)} of {CONTENDERS[best].title}: {row.case}"
+    for share in summary.shares:
+        yield (
+            f"{share.group}, {share.dtype}, over 1 MB: lowest {percent(share.lowest)} of the floor "
+            f"({share.lowest_case.op} {share.lowest_case.shape_name}), median {percent(share.median)} "
+            f"of {_cases(share.cases)}"
+        )
+    yield from _left_out(summary)
+
+
+def _left_out(summary: Summary) -> Iterator[str]:
+    if summary.refused:
+        yield (
+            f"Refused, as the machine's speed changed while they were measured, and not counted above: "
+            f"{_cases(len(summary.refused))}:"
+        )
+        for row in summary.refused:
+            least, attempts = percent(min(row.drifts)), len(row.drifts)
+            yield f"  by {least} in the steadiest of {attempts} attempts: {row.case}"
+    for row in summary.wrong:
+        yield f"normkit is WRONG, by {row.contenders[OURS].error:.3g} of what passes: {row.case}"
+
+
+def _cases(number: int) -> str:
+    return f"{number} case{'' if number == 1 else 's'}"

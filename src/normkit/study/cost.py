@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import normkit as nk
-from normkit.bench.measure import keep_memory
+from normkit.bench.memory import keep_memory
 from normkit.study.results import Cost
 
 __all__ = ["Case", "cases", "least_bytes", "measure"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from normkit.study.report.svg import COLOURS, INK, MARKERS, panel, to_svg
+from normkit._svg import COLOURS, INK, MARKERS, panel, to_svg
 from normkit.study.spread import Quantiles, Spread
 from normkit.study.summary import Group, Summary
 from normkit.study.table import COLUMNS, REFERENCE

@@ -16,13 +16,16 @@ __all__ = ["COLOURS", "INK", "MARKERS", "MUTED", "SURFACE", "panel", "to_svg"]
 # Stand-ins that `to_svg` replaces by the page's own CSS variables, so that one drawing serves a light
 # and a dark page.
 INK, MUTED, SURFACE = "#010101", "#020202", "#030303"
-COLOURS = {"none": "#040404", "batch": "#050505", "layer": "#060606", "rms": "#070707"}
+COLOURS = {
+    **{"none": "#040404", "batch": "#050505", "layer": "#060606", "rms": "#070707"},
+    **{"pytorch": "#080808", "inductor": "#090909", "onnxruntime": "#0a0a0a", "jax": "#0b0b0b"},
+}
 MARKERS = {"none": "o", "batch": "s", "layer": "^", "rms": "D"}
 _VARIABLES = {
     INK: "var(--ink)",
     MUTED: "var(--muted)",
     SURFACE: "var(--surface)",
-    **{colour: f"var(--{norm})" for norm, colour in COLOURS.items()},
+    **{colour: f"var(--{name})" for name, colour in COLOURS.items()},
 }
 _STYLE: Any = {
     "svg.fonttype": "none",

@@ -1,0 +1,107 @@
+"""Seconds per call: samples taken by turns, and their summary."""
+
+from __future__ import annotations
+
+import gc
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from normkit.bench.memory import page_faults
+
+__all__ = ["Call", "Samples", "Timing", "take_turns"]
+
+Call = Callable[[], object]
+
+SAMPLE_SECONDS = 1e-3  # a sample repeats a shorter call until it lasts this long
+BUDGET_SECONDS = 1.5  # in one contender's samples of one attempt; a slow one takes fewer
+FEWEST = 7  # samples, whatever they cost
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one call over its samples: median, 10th and 90th percentile.
+
+    faults: pages new to the process per call: what tells warm outputs from fresh ones.
+    """
+
+    median: float
+    p10: float
+    p90: float
+    samples: int
+    faults: float
+
+
+class Samples:
+    """The samples of one call so far."""
+
+    def __init__(self, call: Call) -> None:
+        """`call` is run a few times to learn how long it takes."""
+        self.call = call
+        self.seconds: list[float] = []
+        self.faults = 0
+        call()  # the first one pays for memory
+        once = _seconds(call, 1)
+        if once < SAMPLE_SECONDS / 10:  # one call of a few microseconds is no measure
+            once = _seconds(call, 10)
+        self.repeats = max(1, round(SAMPLE_SECONDS / once))
+        self.cost = 2 * self.repeats * once
+
+    def affordable(self, rounds: int) -> int:
+        """How many of `rounds` samples the budget allows, `FEWEST` at the least."""
+        return max(min(rounds, FEWEST), min(rounds, int(BUDGET_SECONDS / self.cost)))
+
+    def take(self) -> None:
+        """Add a sample."""
+        # As many calls untimed, so that each finds the caches as its own calls leave them and not as its
+        # neighbour did: after another one it takes several calls to get there.
+        _seconds(self.call, self.repeats)
+        before = page_faults()
+        self.seconds.append(_seconds(self.call, self.repeats))
+        self.faults += page_faults() - before
+
+    def timing(self) -> Timing:
+        """Summarise the samples."""
+        p10, p90 = np.percentile(self.seconds, [10, 90])
+        faults = self.faults / (self.repeats * len(self.seconds))
+        return Timing(
+            statistics.median(self.seconds), float(p10), float(p90), len(self.seconds), round(faults, 1)
+        )
+
+
+def take_turns(calls: Mapping[str, Call], meter: Call, rounds: int) -> tuple[dict[str, Samples], list[float]]:
+    """Sample every call once per round, in another order each round, so none always has the same neighbour.
+
+    A call too slow for its budget sits rounds out, evenly. Before each sample `meter` is sampled too: its
+    seconds come second, in the order they were taken.
+    """
+    all_samples = {name: Samples(call) for name, call in calls.items()}
+    turns = {name: samples.affordable(rounds) for name, samples in all_samples.items()}
+    speed = Samples(meter)
+    shuffle = random.Random(0)
+    gc.collect()
+    gc.disable()
+    try:
+        for turn in range(rounds):
+            for name in shuffle.sample(list(calls), len(calls)):
+                if _is_due(turn, turns[name], rounds):
+                    speed.take()
+                    all_samples[name].take()
+    finally:
+        gc.enable()
+    return all_samples, speed.seconds
+
+
+def _is_due(turn: int, wanted: int, rounds: int) -> bool:
+    return (turn + 1) * wanted // rounds > turn * wanted // rounds
+
+
+def _seconds(call: Call, repeats: int) -> float:
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return max(time.perf_counter() - start, 1e-9) / repeats
