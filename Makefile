@@ -8,7 +8,7 @@ SOURCES := CMakeLists.txt $(shell find src -name '*.py' -o -name '*.cpp' -o -nam
 
 CPP     := $(filter %.cpp %.h,$(SOURCES))
 
-.PHONY: setup run test lint bench clean
+.PHONY: setup run test lint bench bench-full clean
 
 setup: $(VENV)/.installed
 
@@ -34,6 +34,11 @@ test: setup
 
 bench: setup
 	$(BIN)/normkit bench
+
+# All cases, into benchmarks/results, from where README takes its figures. Goes on where it was left.
+bench-full: setup
+	$(BIN)/python benchmarks/full.py
+	$(BIN)/python benchmarks/readme.py
 
 lint: setup
 	$(BIN)/ruff check .

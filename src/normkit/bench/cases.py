@@ -30,7 +30,7 @@ OPS = (*ROW_OPS, *CHANNEL_OPS)
 DIRECTIONS = ("forward", "forward+backward", "backward")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 DEFAULT_DTYPES = ("float32", "bfloat16")
-EPS = 1e-5
+EPS = 2.0**-17  # near the usual 1e-5, and the same number in every dtype and file format
 MOMENTUM = 0.1
 LARGE = 2**20  # bytes: from here on an output's pages, and a share of the floor, mean something
 

@@ -14,7 +14,7 @@ from normkit.bench.contenders import OURS, Prepared, Unavailable, prepare
 from normkit.bench.drift import ATTEMPTS, MOST, drift, speedometer
 from normkit.bench.operands import Operands, Results, exact, make_operands
 from normkit.bench.results import Entry, Row
-from normkit.bench.timing import Call, Samples, Timing, take_turns
+from normkit.bench.timing import Call, Samples, Timing, rounded, take_turns
 from normkit.bench.traffic import Traffic, l2_bytes, traffic
 
 __all__ = ["measure"]
@@ -67,7 +67,8 @@ def _checked(
         except Unavailable as reason:
             entries[name] = Entry(unavailable=str(reason))
             continue
-        entries[name] = Entry(error=(error := worst_error(case, prepared.results(), wanted)))
+        error = worst_error(case, prepared.results(), wanted)
+        entries[name] = Entry(error=rounded(error))
         if error <= 1:
             ready[name] = prepared
     return ready, entries
@@ -84,7 +85,7 @@ def _attempt(calls: dict[str, Call], allocating: dict[str, Call], meter: Call, r
     return _Attempt(
         {name: samples.timing() for name, samples in warm.items()},
         {name: samples.timing() for name, samples in fresh.items()},
-        drift(speed),
+        rounded(drift(speed)),
     )
 
 

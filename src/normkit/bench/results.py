@@ -20,7 +20,6 @@ from normkit.bench.timing import Timing
 __all__ = ["SCHEMA", "Bench", "Entry", "Row", "Settings", "load", "save"]
 
 SCHEMA = "normkit-bench/2"
-DIGITS = 5  # of a figure in the file; no timing is known to more
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ class Bench:
         """As JSON text with one row per line."""
         head = dataclasses.asdict(dataclasses.replace(self, rows=()))
         del head["rows"]
-        lines = (json.dumps(_rounded(dataclasses.asdict(row)), allow_nan=False) for row in self.rows)
+        lines = (json.dumps(dataclasses.asdict(row), allow_nan=False) for row in self.rows)
         text = json.dumps({"schema": SCHEMA, **head}, indent=1, allow_nan=False)
         return text.removesuffix("\n}") + ',\n "rows": [\n' + ",\n".join(lines) + "\n]}\n"
 
@@ -183,11 +182,3 @@ def _record(kind: Any, value: Any, where: str) -> Any:
     return kind(
         **{name: _read(hint, value[name], f"{where}.{name}".lstrip(".")) for name, hint in hints.items()}
     )
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}")
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, (list, tuple)) else value

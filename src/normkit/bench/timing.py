@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import random
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 
 from normkit.bench.memory import page_faults
 
-__all__ = ["Call", "Samples", "Timing", "take_turns"]
+__all__ = ["Call", "Samples", "Timing", "rounded", "take_turns"]
 
 Call = Callable[[], object]
 
@@ -34,6 +33,11 @@ class Timing:
     p90: float
     samples: int
     faults: float
+
+
+def rounded(figure: float) -> float:
+    """A figure as it is kept: no measurement is known to more than four digits."""
+    return float(f"{figure:.4g}")
 
 
 class Samples:
@@ -66,11 +70,9 @@ class Samples:
 
     def timing(self) -> Timing:
         """Summarise the samples."""
-        p10, p90 = np.percentile(self.seconds, [10, 90])
+        median, p10, p90 = (rounded(float(q)) for q in np.percentile(self.seconds, [50, 10, 90]))
         faults = self.faults / (self.repeats * len(self.seconds))
-        return Timing(
-            statistics.median(self.seconds), float(p10), float(p90), len(self.seconds), round(faults, 1)
-        )
+        return Timing(median, p10, p90, samples=len(self.seconds), faults=rounded(faults))
 
 
 def take_turns(calls: Mapping[str, Call], meter: Call, rounds: int) -> tuple[dict[str, Samples], list[float]]:

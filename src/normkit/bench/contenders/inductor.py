@@ -17,20 +17,20 @@ from normkit.bench.operands import Operands, Results
 
 def prepare(case: Case, operands: Operands, threads: int) -> Prepared:
     """Compile for this case's shapes alone; nothing of an earlier case counts towards recompile limits."""
-    torch._dynamo.reset()
     function = getattr(torch.nn.functional, function_name(case))
 
     def norm(*arguments: Any) -> Tensor:
         y: Tensor = function(*arguments)
         return y
 
-    compiled = torch.compile(norm, dynamic=False)
     # A backward pass timed alone runs many times on one graph, which may then not give its memory away.
     with (
         warnings.catch_warnings(),
         functorch_config.patch(donated_buffer=case.direction != "backward"),
     ):
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # its own imports warn, and it advises about precision
+        torch._dynamo.reset()
+        compiled = torch.compile(norm, dynamic=False)
         try:
             prepared = prepare_norm(case, operands, compiled)
             results = prepared.results()  # compiles, forward and backward

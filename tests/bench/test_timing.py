@@ -1,0 +1,87 @@
+"""Turns are fair, and figures are those of the samples. No test here looks at how fast anything is."""
+
+import gc
+import itertools
+import time
+
+import pytest
+
+from normkit.bench import drift, timing
+
+
+def recorder(log, name, seconds=0.0):
+    def call():
+        log.append(name)
+        time.sleep(seconds)
+
+    return call
+
+
+@pytest.fixture
+def short(monkeypatch):
+    monkeypatch.setattr(timing, "SAMPLE_SECONDS", 1e-6)
+
+
+def test_each_is_sampled_once_a_round_behind_the_meter(short):
+    log = []
+    calls = {name: recorder(log, name, 1e-4) for name in "abc"}
+    samples, meter = timing.take_turns(calls, recorder(log, "m", 1e-4), rounds=12)
+    assert {name: len(one.seconds) for name, one in samples.items()} == dict.fromkeys("abc", 12)
+    assert len(meter) == 3 * 12
+    turns = "".join(log[-12 * 3 * 4 :])  # two calls of the meter, two of the contender
+    assert all(turns[i : i + 2] == "mm" and turns[i + 2] == turns[i + 3] for i in range(0, len(turns), 4))
+    order = turns.replace("m", "")[::2]
+    assert all(sorted(order[i : i + 3]) == list("abc") for i in range(0, 36, 3))
+    assert len({order[i : i + 3] for i in range(0, 36, 3)}) > 2
+
+
+def test_a_slow_one_sits_rounds_out_evenly(monkeypatch):
+    monkeypatch.setattr(timing, "BUDGET_SECONDS", 0.0)
+    samples = timing.Samples(lambda: None)
+    assert samples.affordable(31) == timing.FEWEST
+    assert samples.affordable(3) == 3
+    due = [turn for turn in range(31) if timing._is_due(turn, timing.FEWEST, 31)]
+    assert len(due) == timing.FEWEST
+    gaps = {after - before for before, after in itertools.pairwise(due)}
+    assert gaps == {4, 5}
+
+
+def test_a_sample_lasts():
+    calls = []
+    samples = timing.Samples(lambda: calls.append(1))
+    assert samples.repeats > 100
+    before = len(calls)
+    samples.take()
+    assert len(calls) - before == 2 * samples.repeats
+
+
+def test_garbage_is_not_collected_meanwhile(short):
+    seen = []
+    timing.take_turns({"a": lambda: seen.append(gc.isenabled())}, lambda: None, rounds=2)
+    assert not any(seen[-4:])
+    assert gc.isenabled()
+
+
+def test_the_figures_are_those_of_the_samples():
+    samples = timing.Samples(lambda: None)
+    samples.seconds = [float(n) for n in range(11, 0, -1)]
+    samples.faults, samples.repeats = 22, 4
+    assert samples.timing() == timing.Timing(6.0, 2.0, 10.0, samples=11, faults=0.5)
+
+
+def test_drift_compares_halves():
+    assert drift.drift([1.0, 1.0, 1.0, 1.0]) == 0
+    assert drift.drift([1.0, 9.0, 1.0, 1.1, 1.1, 1.1]) == pytest.approx(0.1)
+    assert drift.drift([1.1, 1.1, 1.0, 1.0]) == pytest.approx(0.1)
+
+
+def test_the_speed_of_a_small_case_is_that_of_a_larger_copy():
+    import torch
+
+    small, large = torch.zeros(4), torch.zeros(2**18)
+    target = torch.ones(4)
+    drift.speedometer(small, target)()
+    assert torch.equal(target, torch.ones(4))
+    target = torch.ones(2**18)
+    drift.speedometer(large, target)()
+    assert torch.equal(target, large)
