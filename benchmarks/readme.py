@@ -13,7 +13,7 @@ from normkit.bench.cases import Case
 from normkit.bench.contenders import CONTENDERS
 from normkit.bench.report.plots import ratio_panels
 from normkit.bench.results import Bench, Row
-from normkit.bench.summary import Summary, summarise
+from normkit.bench.summary import BEHIND, Summary, summarise
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- bench: written by benchmarks/readme.py -->", "<!-- end of bench -->"
@@ -54,8 +54,9 @@ def block(path: Path, plot: Path, bench: Bench) -> str:
     titles = [CONTENDERS[peer].title for peer in peers]
     machine = bench.machine
     lines = [
-        f"{machine.cpu}, {machine.threads} threads, PyTorch {machine.torch.split('+')[0]}: normkit's time, its "
-        "share of the floor (the fastest copy of the same bytes), and how many times as fast it is as others.",
+        f"{machine.cpu}, {machine.threads} threads, PyTorch {machine.torch.split('+')[0]}: normkit's time, "
+        "its share of the floor (the fastest copy of the same bytes), and how many times as fast it is as "
+        "others.",
         "",
         f"| norm | shape | dtype | | normkit | of floor | {' | '.join(titles)} |",
         "|---" * (6 + len(peers)) + "|",
@@ -93,9 +94,10 @@ def _totals(bench: Bench, summary: Summary, peers: list[str]) -> list[str]:
         for p in peers
         if p in summary.against
     ]
+    best, behind = wording.times(summary.best.value), len(summary.behind)
     return [
-        f"Over {summary.best.cases} steady cases of {len(bench.rows)}, geometric means: {', '.join(means)}; the best "
-        f"contender of each case {wording.times(summary.best.value)}; {len(summary.behind)} cases below 0.95 of it."
+        f"Geometric means over {summary.best.cases} steady cases of {len(bench.rows)}: {', '.join(means)}; "
+        f"the best contender of each case {best}, with {behind} cases below {BEHIND:g} of it."
     ]
 
 

@@ -27,8 +27,8 @@ def test_each_is_sampled_once_a_round_behind_the_meter(short):
     calls = {name: recorder(log, name, 1e-4) for name in "abc"}
     samples, meter = timing.take_turns(calls, recorder(log, "m", 1e-4), rounds=12)
     assert {name: len(one.seconds) for name, one in samples.items()} == dict.fromkeys("abc", 12)
-    assert len(meter) == 3 * 12
-    turns = "".join(log[-12 * 3 * 4 :])  # two calls of the meter, two of the contender
+    assert len(meter) == 3 * 12 + 1
+    turns = "".join(log[-12 * 3 * 4 - 2 : -2])  # two calls of the meter, two of the contender
     assert all(turns[i : i + 2] == "mm" and turns[i + 2] == turns[i + 3] for i in range(0, len(turns), 4))
     order = turns.replace("m", "")[::2]
     assert all(sorted(order[i : i + 3]) == list("abc") for i in range(0, 36, 3))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from normkit.bench.cases import Case
+from normkit.bench.cases import DIRECTIONS, OPS, Case
 from normkit.bench.contenders.registry import OURS
 from normkit.bench.results import Bench, Row
 from normkit.bench.wording import group_name
@@ -79,10 +79,10 @@ def summarise(bench: Bench) -> Summary:
     )
 
 
-def by_group(bench: Bench) -> dict[str, list[Row]]:
-    """The rows by norm and direction, in the order they first come in."""
+def by_group(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """The rows by norm and direction, in the order in which the bench names these."""
     groups: dict[str, list[Row]] = {}
-    for row in bench.rows:
+    for row in sorted(rows, key=lambda row: (OPS.index(row.case.op), DIRECTIONS.index(row.case.direction))):
         groups.setdefault(group_name(row.case), []).append(row)
     return groups
 

@@ -33,7 +33,7 @@ def _table(bench: Bench, compact: bool) -> Table:
     titles = [CONTENDERS[peer].title for peer in bench.settings.peers]
     for heading in ("normkit", "fresh", "GB/s", "of floor", *titles):
         table.add_column(heading, justify="right")
-    for group, rows in by_group(bench).items():
+    for group, rows in by_group(bench.rows).items():
         table.add_section()
         table.add_row(Text(group, style="bold"))
         for row in rows:

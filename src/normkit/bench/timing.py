@@ -78,8 +78,8 @@ class Samples:
 def take_turns(calls: Mapping[str, Call], meter: Call, rounds: int) -> tuple[dict[str, Samples], list[float]]:
     """Sample every call once per round, in another order each round, so none always has the same neighbour.
 
-    A call too slow for its budget sits rounds out, evenly. Before each sample `meter` is sampled too: its
-    seconds come second, in the order they were taken.
+    A call too slow for its budget sits rounds out, evenly. Before each sample and after the last one `meter`
+    is sampled too: its seconds come second, in the order they were taken.
     """
     all_samples = {name: Samples(call) for name, call in calls.items()}
     turns = {name: samples.affordable(rounds) for name, samples in all_samples.items()}
@@ -93,6 +93,7 @@ def take_turns(calls: Mapping[str, Call], meter: Call, rounds: int) -> tuple[dic
                 if _is_due(turn, turns[name], rounds):
                     speed.take()
                     all_samples[name].take()
+        speed.take()
     finally:
         gc.enable()
     return all_samples, speed.seconds

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
@@ -13,7 +14,8 @@ from normkit._svg import COLOURS, INK, panel, to_svg
 from normkit.bench.cases import DIRECTIONS, OPS, Case
 from normkit.bench.contenders.registry import CONTENDERS, OURS
 from normkit.bench.results import Bench, Row
-from normkit.bench.wording import DIRECTION_NAMES, OP_NAMES, group_name, percent, times
+from normkit.bench.summary import by_group, ratios
+from normkit.bench.wording import DIRECTION_NAMES, OP_NAMES, percent, times
 
 __all__ = ["MARKERS", "NORM_COLOURS", "Panel", "ratio_panels", "roofline_panels"]
 
@@ -85,23 +87,35 @@ def _roofline(dtype: str, rows: Sequence[Row]) -> Panel:
 
 
 def _ratios(dtype: str, rows: Sequence[Row], peers: Sequence[str]) -> Panel:
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(group_name(row.case), []).append(row)
     bars = [
-        (group, peer, mean) for group, rows in groups.items() for peer in peers if (mean := _mean(rows, peer))
+        (group, peer, statistics.geometric_mean(found))
+        for group, members in by_group(rows).items()
+        for peer in peers
+        if (found := ratios(members, peer))
     ]
-    figure, axes = panel(0.9 + 0.17 * len(bars) + 0.1 * len(groups))
+    figure, axes = panel(1.2 + 0.2 * len(bars))
     labels: dict[str, list[float]] = {}
+    colours: dict[str, Artist] = {}
     place = 0.0
     for number, (group, peer, mean) in enumerate(bars):
         place += 1.6 if number and bars[number - 1][0] != group else 1.0
         labels.setdefault(group, []).append(place)
-        axes.barh(place, mean - 1, left=1, color=COLOURS[peer], height=0.8)
+        bar = axes.barh(place, mean - 1, left=1, color=COLOURS[peer], height=0.8)
+        colours.setdefault(CONTENDERS[peer].title, bar[0])
         side = "left" if mean >= 1 else "right"
         axes.text(mean, place, f" {times(mean)} ", va="center", ha=side, color=INK, fontsize=7.5)
     _ratio_axis(axes, [mean for *_, mean in bars])
     axes.set_yticks([statistics.fmean(places) for places in labels.values()], list(labels))
+    figure.legend(
+        colours.values(),
+        colours.keys(),
+        loc="outside upper center",
+        ncols=4,
+        frameon=False,
+        labelcolor=INK,
+        handlelength=1,
+        columnspacing=1.2,
+    )
     words = "; ".join(f"{group} {times(mean)} {CONTENDERS[peer].title}" for group, peer, mean in bars)
     return Panel(dtype, to_svg(figure, f"ratios-{dtype}", f"Times as fast in {dtype}: {words}"))
 
@@ -109,19 +123,14 @@ def _ratios(dtype: str, rows: Sequence[Row], peers: Sequence[str]) -> Panel:
 def _ratio_axis(axes: Axes, means: Sequence[float]) -> None:
     low, high = min([*means, 1.0]), max([*means, 1.0])
     axes.set_xscale("log", base=2)
-    axes.set_xlim(low / 1.5, high * 1.8)
-    axes.xaxis.set_major_locator(FixedLocator([t for t in _TICKS if low / 1.5 <= t <= high * 1.8]))
+    axes.set_xlim(low / 2, high * 2)
+    axes.xaxis.set_major_locator(FixedLocator([t for t in _TICKS if low / 2 <= t <= high * 2]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.axvline(1, color=INK, linewidth=1)
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel("times as fast as the contender")
-
-
-def _mean(rows: Sequence[Row], peer: str) -> float | None:
-    ratios = [ratio for row in rows if (ratio := row.ratio(peer)) is not None]
-    return statistics.geometric_mean(ratios) if ratios else None
+    axes.set_xlabel("times as fast")
 
 
 def _size(value: float) -> str:

@@ -33,7 +33,7 @@ def render(bench: Bench, summary: Summary) -> str:
         machine=bench.machine,
         settings=bench.settings,
         sentences=list(sentences(bench, summary)),
-        groups=by_group(bench),
+        groups=by_group(bench.rows),
         contenders=CONTENDERS,
         ours=OURS,
         rooflines=_figures(roofline_panels(bench)),
@@ -41,7 +41,6 @@ def render(bench: Bench, summary: Summary) -> str:
         ops=[(NORM_COLOURS[op], wording.OP_NAMES[op]) for op in ops],
         directions=[(direction, wording.DIRECTION_NAMES[direction]) for direction in directions],
         reasons=_reasons(bench),
-        timed_peers=[peer for peer in bench.settings.peers if any(row.seconds(peer) for row in bench.rows)],
     )
 
 
