@@ -59,6 +59,13 @@ def test_large_outputs_are_timed_fresh_too():
     assert row.contenders["onnxruntime"].fresh is None
 
 
+def test_a_refused_case_is_not_timed_fresh(monkeypatch):
+    drifting(monkeypatch, *[0.3] * ATTEMPTS)
+    row = small_row(Case("rms_norm", (256, 1024), "forward"))
+    assert row.contenders["normkit"].warm is not None
+    assert row.contenders["normkit"].fresh is None
+
+
 def spoil(monkeypatch, factor):
     def off(*arguments):
         return torch.layer_norm(*arguments[:4]) * factor

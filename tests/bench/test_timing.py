@@ -38,12 +38,12 @@ def test_each_is_sampled_once_a_round_behind_the_meter(short):
 def test_a_slow_one_sits_rounds_out_evenly(monkeypatch):
     monkeypatch.setattr(timing, "BUDGET_SECONDS", 0.0)
     samples = timing.Samples(lambda: None)
-    assert samples.affordable(31) == timing.FEWEST
-    assert samples.affordable(3) == 3
-    due = [turn for turn in range(31) if timing._is_due(turn, timing.FEWEST, 31)]
-    assert len(due) == timing.FEWEST
+    assert samples.affordable(31, fewest=5) == 5
+    assert samples.affordable(3, fewest=5) == 3
+    due = [turn for turn in range(31) if timing._is_due(turn, 5, 31)]
+    assert len(due) == 5
     gaps = {after - before for before, after in itertools.pairwise(due)}
-    assert gaps == {4, 5}
+    assert gaps <= {6, 7}
 
 
 def test_a_sample_lasts():

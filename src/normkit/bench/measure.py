@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -15,27 +15,25 @@ from normkit.bench.drift import ATTEMPTS, MOST, drift, speedometer
 from normkit.bench.operands import Operands, Results, exact, make_operands
 from normkit.bench.results import Entry, Row
 from normkit.bench.timing import Call, Samples, Timing, rounded, take_turns
-from normkit.bench.traffic import Traffic, l2_bytes, traffic
+from normkit.bench.traffic import l2_bytes, traffic
 
 __all__ = ["measure"]
 
-FRESH_ROUNDS = 3  # one fresh sample for so many warm ones: page faults cost time and spread little
+FRESH_ROUNDS, FEWEST_FRESH = 3, 3  # one fresh sample for three warm ones: page faults spread little
 
 
 @dataclass(frozen=True)
 class _Attempt:
     """Times of one go at a case, by name, and how much the machine's speed changed meanwhile."""
 
-    warm: dict[str, Timing]
-    fresh: dict[str, Timing]
+    times: dict[str, Timing]
     drift: float
 
 
 def measure(case: Case, peers: Sequence[str], rounds: int, threads: int) -> Row:
     """Check, then time; again where the machine's speed changed meanwhile, `ATTEMPTS` times at most.
 
-    Of several attempts the steadiest is kept. Memory has to be kept by
-    `memory.keep_memory` for warm outputs to be so.
+    Of several attempts the steadiest is kept. `memory.keep_memory` has to be called before, once.
     """
     operands = make_operands(case)
     wanted = exact(case)
@@ -49,10 +47,22 @@ def measure(case: Case, peers: Sequence[str], rounds: int, threads: int) -> Row:
         meter = speedometer(operands.x.detach(), torch.empty_like(operands.x))
         large = case.tensor_bytes >= LARGE
         allocating = {name: p.call for name, p in ready.items() if large and p.allocates}
-        attempts: list[_Attempt] = []
-        while len(attempts) < ATTEMPTS and not (attempts and attempts[-1].drift <= MOST):
-            attempts.append(_attempt(calls, allocating, meter, rounds))
-    return _row(case, counted, entries, floors, attempts)
+        attempts = _attempts(calls, meter, rounds)
+        kept = min(attempts, key=lambda attempt: attempt.drift)
+        # Only for a case that counts: page faults are slow, and a refused case has taken long already.
+        fresh = _fresh(allocating, meter, rounds) if kept.drift <= MOST else {}
+    return Row(
+        case=case,
+        reads=counted.reads,
+        writes=counted.writes,
+        floor={part: {way: kept.times[f"{part}/{way}"] for way in ways} for part, ways in floors.items()},
+        contenders={
+            name: replace(entry, warm=kept.times.get(name), fresh=fresh.get(name))
+            for name, entry in entries.items()
+        },
+        drifts=tuple(attempt.drift for attempt in attempts),
+        steady=kept.drift <= MOST,
+    )
 
 
 def _checked(
@@ -74,38 +84,24 @@ def _checked(
     return ready, entries
 
 
-def _attempt(calls: dict[str, Call], allocating: dict[str, Call], meter: Call, rounds: int) -> _Attempt:
-    warm, speed = take_turns(calls, meter, rounds)
-    fresh: dict[str, Samples] = {}
-    if allocating:
-        with memory.fresh() as possible:
-            if possible:
-                fresh, more = take_turns(allocating, meter, max(1, rounds // FRESH_ROUNDS))
-                speed += more
-    return _Attempt(
-        {name: samples.timing() for name, samples in warm.items()},
-        {name: samples.timing() for name, samples in fresh.items()},
-        rounded(drift(speed)),
-    )
+def _attempts(calls: dict[str, Call], meter: Call, rounds: int) -> list[_Attempt]:
+    """Until one is steady, `ATTEMPTS` at most."""
+    attempts: list[_Attempt] = []
+    while len(attempts) < ATTEMPTS and not (attempts and attempts[-1].drift <= MOST):
+        samples, speed = take_turns(calls, meter, rounds)
+        attempts.append(_Attempt(_timings(samples), rounded(drift(speed))))
+    return attempts
 
 
-def _row(
-    case: Case,
-    counted: Traffic,
-    entries: dict[str, Entry],
-    floors: dict[str, floor.Variants],
-    attempts: list[_Attempt],
-) -> Row:
-    kept = min(attempts, key=lambda attempt: attempt.drift)
-    return Row(
-        case=case,
-        reads=counted.reads,
-        writes=counted.writes,
-        floor={part: {way: kept.warm[f"{part}/{way}"] for way in ways} for part, ways in floors.items()},
-        contenders={
-            name: Entry(kept.warm.get(name), kept.fresh.get(name), entry.error, entry.unavailable)
-            for name, entry in entries.items()
-        },
-        drifts=tuple(attempt.drift for attempt in attempts),
-        steady=kept.drift <= MOST,
-    )
+def _fresh(calls: dict[str, Call], meter: Call, rounds: int) -> dict[str, Timing]:
+    if not calls:
+        return {}
+    with memory.fresh() as possible:
+        if not possible:
+            return {}
+        samples, _ = take_turns(calls, meter, max(1, rounds // FRESH_ROUNDS), FEWEST_FRESH)
+    return _timings(samples)
+
+
+def _timings(all_samples: dict[str, Samples]) -> dict[str, Timing]:
+    return {name: samples.timing() for name, samples in all_samples.items()}

@@ -17,8 +17,8 @@ __all__ = ["Call", "Samples", "Timing", "rounded", "take_turns"]
 Call = Callable[[], object]
 
 SAMPLE_SECONDS = 1e-3  # a sample repeats a shorter call until it lasts this long
-BUDGET_SECONDS = 1.5  # in one contender's samples of one attempt; a slow one takes fewer
-FEWEST = 7  # samples, whatever they cost
+BUDGET_SECONDS = 1.0  # in one contender's samples of one attempt; a slow one takes fewer
+FEWEST = 5  # samples, whatever they cost
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Samples:
         self.repeats = max(1, round(SAMPLE_SECONDS / once))
         self.cost = 2 * self.repeats * once
 
-    def affordable(self, rounds: int) -> int:
-        """How many of `rounds` samples the budget allows, `FEWEST` at the least."""
-        return max(min(rounds, FEWEST), min(rounds, int(BUDGET_SECONDS / self.cost)))
+    def affordable(self, rounds: int, fewest: int) -> int:
+        """How many of `rounds` samples the budget allows, `fewest` at the least."""
+        return max(min(rounds, fewest), min(rounds, int(BUDGET_SECONDS / self.cost)))
 
     def take(self) -> None:
         """Add a sample."""
@@ -75,14 +75,16 @@ class Samples:
         return Timing(median, p10, p90, samples=len(self.seconds), faults=rounded(faults))
 
 
-def take_turns(calls: Mapping[str, Call], meter: Call, rounds: int) -> tuple[dict[str, Samples], list[float]]:
+def take_turns(
+    calls: Mapping[str, Call], meter: Call, rounds: int, fewest: int = FEWEST
+) -> tuple[dict[str, Samples], list[float]]:
     """Sample every call once per round, in another order each round, so none always has the same neighbour.
 
-    A call too slow for its budget sits rounds out, evenly. Before each sample and after the last one `meter`
-    is sampled too: its seconds come second, in the order they were taken.
+    A call too slow for its budget sits rounds out, evenly, but takes `fewest` samples. Before each sample
+    and after the last one `meter` is sampled too: its seconds come second, in the order they were taken.
     """
     all_samples = {name: Samples(call) for name, call in calls.items()}
-    turns = {name: samples.affordable(rounds) for name, samples in all_samples.items()}
+    turns = {name: samples.affordable(rounds, fewest) for name, samples in all_samples.items()}
     speed = Samples(meter)
     shuffle = random.Random(0)
     gc.collect()
