@@ -7,6 +7,7 @@ does `normkit._errors` look for the argument to blame and say so in full.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, is_grad_enabled
@@ -64,9 +65,9 @@ def layer_norm(
         if is_grad_enabled() and _wants_grad(input, weight, bias):
             if eps is None:
                 raise RuntimeError("normkit: refused")
-            return _with_grad(input, weight, bias, eps, trailing, True, False, 0.0)
+            return _with_grad(input, weight, bias, eps, _PLAIN_LAYER if trailing == 1 else (True, trailing))
         if forward_ad._current_level >= 0:
-            return pytorch.row_norm_formula(input, weight, bias, eps, trailing, True, False, 0.0)[0]
+            return pytorch.row_norm_formula(input, weight, bias, eps, True, trailing)[0]
         operator = _row.layer_norm if is_dynamo_compiling() else _row.layer_norm_direct
         if trailing == 1:  # an argument left at its default costs the dispatcher nothing
             return operator(input, weight, bias, eps)
@@ -124,19 +125,20 @@ def rms_norm(
             raise RuntimeError("normkit: refused")
         if gain_offset == 0.0:
             gain_offset = 0.0  # to the compiler a constant, not one more input
+        plain = trailing == 1 and eps_mode == "inside" and gain_offset == 0.0
         if is_grad_enabled() and _wants_grad(input, weight, bias):
-            outside = _errors.is_outside(eps_mode)
-            return _with_grad(input, weight, bias, eps, trailing, False, outside, gain_offset)
+            if plain:
+                return _with_grad(input, weight, bias, eps, _PLAIN_RMS)
+            recipe = (False, trailing, _errors.is_outside(eps_mode), gain_offset)
+            return _with_grad(input, weight, bias, eps, recipe)
         if forward_ad._current_level >= 0:
             outside = _errors.is_outside(eps_mode)
-            return pytorch.row_norm_formula(input, weight, bias, eps, trailing, False, outside, gain_offset)[
-                0
-            ]
+            formula = pytorch.row_norm_formula
+            return formula(input, weight, bias, eps, False, trailing, outside, gain_offset)[0]
         operator = _row.rms_norm if is_dynamo_compiling() else _row.rms_norm_direct
-        if trailing == 1 and eps_mode == "inside" and gain_offset == 0.0:
+        if plain:
             return operator(input, weight, bias, eps)
-        outside = _errors.is_outside(eps_mode)
-        return operator(input, weight, bias, eps, trailing, outside, gain_offset)
+        return operator(input, weight, bias, eps, trailing, _errors.is_outside(eps_mode), gain_offset)
     except _errors.CAUGHT:
         _errors.explain_row_norm(input, normalized_shape, weight, bias, eps, gain_offset, eps_optional=True)
         raise
@@ -214,15 +216,20 @@ def tracked_batch_norm(
             if count == 0:  # nothing to learn from, but a batch all the same, as PyTorch has it
                 tracked = (None, None, num_batches_tracked)
             if any(t is not None for t in tracked):
-                _batch.batch_norm_update(*tracked, statistics.detach(), max(count, 2), momentum)
+                update = _batch.batch_norm_update if is_compiling() else _batch.batch_norm_update_direct
+                update(*tracked, statistics.detach(), max(count, 2), momentum)
             return output
         if running_mean is None or running_var is None or not _errors.are_constants(tracked):
             raise RuntimeError("normkit: refused")
         if _is_transformed():
             return pytorch.batch_norm_formula(input, running_mean, running_var, weight, bias, eps)
-        if is_grad_enabled() and _wants_grad(input, weight, bias) and not is_compiling():
-            return _batch.BatchNormInference.apply(input, running_mean, running_var, weight, bias, eps)  # type: ignore[no-any-return, no-untyped-call]
-        return _batch.batch_norm(input, running_mean, running_var, weight, bias, eps)
+        arguments = (input, running_mean, running_var, weight, bias, eps)
+        if is_grad_enabled() and _wants_grad(input, weight, bias):
+            if is_compiling():
+                return _batch.batch_norm_fixed(*arguments)[0]
+            return _batch.batch_norm_fixed_with_grad(*arguments)  # type: ignore[no-any-return]
+        operator = _batch.batch_norm if is_dynamo_compiling() else _batch.batch_norm_direct
+        return operator(*arguments)
     except _errors.CAUGHT:
         _errors.explain_batch_norm(
             input, running_mean, running_var, num_batches_tracked, weight, bias, training, momentum, eps
@@ -233,10 +240,12 @@ def tracked_batch_norm(
 def _train(input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
     if _is_transformed():
         return pytorch.batch_norm_train_formula(input, weight, bias, eps)
-    if is_grad_enabled() and _wants_grad(input, weight, bias) and not is_compiling():
-        return _batch.BatchNormTrain.apply(input, weight, bias, eps)  # type: ignore[no-any-return, no-untyped-call]
-    output, statistics = _batch.batch_norm_train(input, weight, bias, eps)
-    return output, statistics
+    if is_compiling():
+        output, statistics = _batch.batch_norm_train(input, weight, bias, eps)
+        return output, statistics
+    with_grad = is_grad_enabled() and _wants_grad(input, weight, bias)
+    train = _batch.batch_norm_train_with_grad if with_grad else _batch.batch_norm_train_direct
+    return train(input, weight, bias, eps)  # type: ignore[no-any-return]
 
 
 def _wants_grad(input: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool:
@@ -257,19 +266,15 @@ def _is_transformed() -> bool:
     )
 
 
+# The arguments of `row_norm` after eps where all but the first are at their defaults.
+_PLAIN_LAYER, _PLAIN_RMS = (True,), (False,)
+
+
 def _with_grad(
-    input: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float | None,
-    trailing: int,
-    centred: bool,
-    outside: bool,
-    gain_offset: float,
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float | None, recipe: tuple[Any, ...]
 ) -> Tensor:
-    arguments = (input, weight, bias, eps, trailing, centred, outside, gain_offset)
     if _is_transformed():
-        return pytorch.row_norm_formula(*arguments)[0]
+        return pytorch.row_norm_formula(input, weight, bias, eps, *recipe)[0]
     if is_compiling():  # the compiler derives the gradient from the operator's own formula
-        return _row.row_norm_fwd(*arguments)[0]
-    return _row.RowNorm.apply(*arguments)  # type: ignore[no-any-return, no-untyped-call]
+        return _row.row_norm(input, weight, bias, eps, *recipe)[0]
+    return _row.row_norm_with_grad(input, weight, bias, eps, recipe)  # type: ignore[no-any-return]

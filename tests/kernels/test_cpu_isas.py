@@ -9,8 +9,10 @@ import normkit as nk
 from normkit.kernels import cpu
 from tests.process import python, sweep
 
+AVX512 = {"avx512f", "avx512bw", "avx512vl", "avx512dq"}
 NEEDS = {
-    "avx512": {"avx512f", "avx512bw", "avx512vl", "avx512dq"},
+    "avx512bf16": AVX512 | {"avx512_bf16"},
+    "avx512": AVX512,
     "avx2": {"avx2", "fma", "f16c"},
     "portable": set(),
 }

@@ -13,10 +13,14 @@ OPERATORS = torch.ops.normkit
 CHECKED = {
     "layer_norm",
     "rms_norm",
+    "row_norm",
     "row_norm_fwd",
     "row_norm_bwd",
     "batch_norm",
     "batch_norm_train",
+    "batch_norm_train_fwd",
+    "batch_norm_fixed",
+    "batch_norm_fixed_fwd",
     "batch_norm_bwd",
     "batch_norm_update",
 }
@@ -54,7 +58,8 @@ def parameters(n, affine, dtype=torch.float32, requires_grad=False):
 
 def test_every_operator_is_checked_here():
     names = torch._C._dispatch_get_all_op_names()
-    assert {n.removeprefix("normkit::") for n in names if n.startswith("normkit::")} == CHECKED
+    own = {n.removeprefix("normkit::") for n in names if n.startswith("normkit::")}
+    assert {n for n in own if not n.startswith("floor_")} == CHECKED  # the bench's copies are no norms
 
 
 @EVERY_DTYPE
@@ -73,12 +78,13 @@ def test_row_norms_in_inference(memory, dtype):
 @EVERY_MEMORY
 @pytest.mark.parametrize(("centred", "outside"), BOTH)
 def test_row_norm_fwd(centred, outside, memory):
-    rest = (1e-5, 1, centred, outside, 0.5)
+    rest = (1e-5, centred, 1, outside, 0.5)
     for affine in AFFINE:
         x = laid_out(memory, (4, 3, 6), requires_grad=True)
-        check(OPERATORS.row_norm_fwd, x, *parameters(6, affine, requires_grad=True), *rest)
+        check(OPERATORS.row_norm, x, *parameters(6, affine, requires_grad=True), *rest)
+        check(OPERATORS.row_norm_fwd, x.detach(), *parameters(6, affine), *rest)
     x = laid_out(memory, (4, 3, 6), torch.bfloat16, requires_grad=True)
-    check(OPERATORS.row_norm_fwd, x, *parameters(6, (True, True), requires_grad=True), *rest, everything=True)
+    check(OPERATORS.row_norm, x, *parameters(6, (True, True), requires_grad=True), *rest, everything=True)
 
 
 @EVERY_MEMORY
@@ -87,8 +93,8 @@ def test_row_norm_bwd(centred, outside, memory):
     x, grad = laid_out(memory, (4, 3, 6)), laid_out(memory, (4, 3, 6), seed="grad")
     for affine, wanted in zip(AFFINE, WANTED, strict=True):
         weight, bias = parameters(6, affine)
-        _, statistics = OPERATORS.row_norm_fwd(x, weight, bias, 1e-5, 1, centred, outside, 0.5)
-        check(OPERATORS.row_norm_bwd, grad, x, statistics, weight, bias, 1, centred, outside, 0.5, *wanted)
+        _, statistics = OPERATORS.row_norm_fwd(x, weight, bias, 1e-5, centred, 1, outside, 0.5)
+        check(OPERATORS.row_norm_bwd, grad, x, statistics, weight, bias, centred, 1, outside, 0.5, *wanted)
 
 
 @pytest.mark.parametrize("shape", [(0, 6), (4, 0), (6,)], ids=str)
@@ -96,7 +102,7 @@ def test_row_norms_of_odd_shapes(shape):
     x = normal(shape).requires_grad_()
     weight, bias = parameters(shape[-1], (True, True), requires_grad=True)
     check(OPERATORS.layer_norm, x.detach(), weight.detach(), bias.detach(), 1e-5)
-    check(OPERATORS.row_norm_fwd, x, weight, bias, 1e-5, 1, True, False, 0.0, everything=True)
+    check(OPERATORS.row_norm, x, weight, bias, 1e-5, True, everything=True)
 
 
 @EVERY_DTYPE
@@ -105,11 +111,14 @@ def test_row_norms_of_odd_shapes(shape):
 def test_batch_norm(shape, memory, dtype):
     x = laid_out(memory, shape, dtype, requires_grad=True)
     mean, var = torch.zeros(3), torch.ones(3)
-    check(OPERATORS.batch_norm, x, mean, var, *parameters(3, (False, True), requires_grad=True), 1e-5)
+    check(OPERATORS.batch_norm, x.detach(), mean, var, *parameters(3, (False, True)), 1e-5)
+    check(OPERATORS.batch_norm_fixed, x, mean, var, *parameters(3, (False, True), requires_grad=True), 1e-5)
     check(OPERATORS.batch_norm_train, x, *parameters(3, (True, False), dtype, requires_grad=True), 1e-5)
+    check(OPERATORS.batch_norm_fixed_fwd, x.detach(), mean, var, *parameters(3, (False, True)), 1e-5)
+    check(OPERATORS.batch_norm_train_fwd, x.detach(), *parameters(3, (True, False), dtype), 1e-5)
     weight, bias = parameters(3, (True, True), requires_grad=True)
     slow = dtype == torch.float32
-    check(OPERATORS.batch_norm, x, mean, var, weight, bias, 1e-5, everything=slow)
+    check(OPERATORS.batch_norm_fixed, x, mean, var, weight, bias, 1e-5, everything=slow)
     check(OPERATORS.batch_norm_train, x, weight, bias, 1e-5, everything=slow)
 
 
@@ -153,11 +162,11 @@ def refuses(operator, *arguments):
 
 def test_operators_called_wrongly_refuse():
     x, w = torch.randn(4, 3, 6), torch.ones(6)
-    _, statistics = OPERATORS.row_norm_fwd(x, w, w, 1e-5, 1, True, False, 0.0)
-    rest = (1, True, False, 0.0, True, True, True)
+    _, statistics = OPERATORS.row_norm_fwd(x, w, w, 1e-5, True)
+    rest = (True, 1, False, 0.0, True, True, True)
     for trailing in (0, -1, 4, 100):
         refuses(OPERATORS.layer_norm, x, None, None, 1e-5, trailing)
-        refuses(OPERATORS.row_norm_bwd, x, x, statistics, None, None, trailing, *rest[1:])
+        refuses(OPERATORS.row_norm_bwd, x, x, statistics, None, None, True, trailing, *rest[2:])
     refuses(OPERATORS.row_norm_bwd, x[:2], x, statistics, w, w, *rest)
     refuses(OPERATORS.row_norm_bwd, x.double(), x, statistics, w, w, *rest)
     refuses(OPERATORS.row_norm_bwd, x, x, statistics[:, :2], w, w, *rest)
@@ -182,9 +191,9 @@ def test_strided_statistics_are_read_right():
     for forward, backward, rest in (
         (OPERATORS.batch_norm_train, OPERATORS.batch_norm_bwd, (None, None, True, True, True, True)),
         (
-            lambda x, *a: OPERATORS.row_norm_fwd(x, *a, 1, True, False, 0.0),
+            lambda x, *a: OPERATORS.row_norm_fwd(x, *a, True),
             OPERATORS.row_norm_bwd,
-            (None, None, 1, True, False, 0.0, True, True, True),
+            (None, None, True, 1, False, 0.0, True, True, True),
         ),
     ):
         _, statistics = forward(x, None, None, 1e-5)

@@ -57,7 +57,7 @@ def layer_norm(
     input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, trailing: int = 1
 ) -> Tensor:
     """LayerNorm, saving nothing."""
-    return row_norm_fwd(input, weight, bias, eps, trailing, True, False, 0.0)[0]
+    return row_norm_fwd(input, weight, bias, eps, True, trailing)[0]
 
 
 def rms_norm(
@@ -70,7 +70,7 @@ def rms_norm(
     gain_offset: float = 0.0,
 ) -> Tensor:
     """RMSNorm, saving nothing."""
-    return row_norm_fwd(input, weight, bias, eps, trailing, False, outside, gain_offset)[0]
+    return row_norm_fwd(input, weight, bias, eps, False, trailing, outside, gain_offset)[0]
 
 
 def row_norm_fwd(
@@ -78,17 +78,17 @@ def row_norm_fwd(
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float | None,
-    trailing: int,
     centred: bool,
-    outside: bool,
-    gain_offset: float,
+    trailing: int = 1,
+    outside: bool = False,
+    gain_offset: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """A row norm and its statistics."""
     if eps is None:
         eps = torch.finfo(input.dtype).eps
     _check_rows(input, weight, bias, eps, trailing)
     _tell(input.device)
-    return row_norm_formula(input, weight, bias, eps, trailing, centred, outside, gain_offset)
+    return row_norm_formula(input, weight, bias, eps, centred, trailing, outside, gain_offset)
 
 
 def row_norm_formula(
@@ -96,10 +96,10 @@ def row_norm_formula(
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float | None,
-    trailing: int,
     centred: bool,
-    outside: bool,
-    gain_offset: float,
+    trailing: int = 1,
+    outside: bool = False,
+    gain_offset: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """`row_norm_fwd` for PyTorch to differentiate and transform, to any order."""
     if eps is None:
@@ -131,13 +131,13 @@ def row_norm_bwd(
     statistics: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    trailing: int,
     centred: bool,
-    outside: bool,
-    gain_offset: float,
-    input_grad: bool,
-    weight_grad: bool,
-    bias_grad: bool,
+    trailing: int = 1,
+    outside: bool = False,
+    gain_offset: float = 0.0,
+    input_grad: bool = True,
+    weight_grad: bool = True,
+    bias_grad: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of a row norm; an empty tensor for one that is not wanted."""
     _tell(input.device)
@@ -257,7 +257,21 @@ def batch_norm_formula(
     return _apply(input, x - _per_channel(x, mean), torch.rsqrt(var + eps), weight, bias)
 
 
-def batch_norm_train(
+def batch_norm_fixed_fwd(
+    input: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    """BatchNorm with given statistics, and those as the backward pass wants them."""
+    output = batch_norm(input, running_mean, running_var, weight, bias, eps)
+    mean, var = (t.to(accumulation_dtype(input.dtype)) for t in (running_mean, running_var))
+    return output, torch.stack([torch.rsqrt(var + eps), mean, torch.zeros_like(mean), var])
+
+
+def batch_norm_train_fwd(
     input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor]:
     """BatchNorm with the batch's statistics, and those."""
@@ -269,7 +283,7 @@ def batch_norm_train(
 def batch_norm_train_formula(
     input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """`batch_norm_train` for PyTorch to differentiate and transform, to any order."""
+    """`batch_norm_train_fwd` for PyTorch to differentiate and transform, to any order."""
     x = input.to(accumulation_dtype(input.dtype))
     if x.numel() == 0:
         return _laid_out(input.clone(), input), x.new_zeros((4, x.shape[1]))
@@ -289,9 +303,9 @@ def batch_norm_bwd(
     weight: Tensor | None,
     bias: Tensor | None,
     training: bool,
-    input_grad: bool,
-    weight_grad: bool,
-    bias_grad: bool,
+    input_grad: bool = True,
+    weight_grad: bool = True,
+    bias_grad: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of BatchNorm; an empty tensor for one that is not wanted."""
     _tell(input.device)

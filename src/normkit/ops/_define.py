@@ -61,3 +61,12 @@ def direct(operator: Any) -> Any:
     For eager calls only: the compiler knows the operator, not this.
     """
     return getattr(operator, "_op", operator)
+
+
+def applier(function: type[torch.autograd.Function]) -> Callable[..., Any]:
+    """`function.apply` without the Python frame around it.
+
+    The frame asks whether `torch.func` is at work; `normkit.functional` has asked already.
+    """
+    apply: Callable[..., Any] = super(torch.autograd.Function, function).apply  # type: ignore[misc]
+    return apply

@@ -1,9 +1,10 @@
 """BatchNorm as PyTorch operators, split as statistics, apply and update.
 
-`batch_norm` applies given statistics (inference). `batch_norm_train` computes a batch's statistics and
-applies them while the data is in cache; it returns them as (4, C) in the accumulation dtype: rstd, the
-mean, what rounding the mean lost, and the biased variance. `batch_norm_update` moves the running
-statistics towards them; `batch_norm_bwd` is the gradient of both forwards.
+`batch_norm` applies given statistics and saves nothing. `batch_norm_train_fwd` computes a batch's
+statistics and applies them while the data is in cache; `batch_norm_fixed_fwd` applies given ones. Both
+also return the statistics for the backward pass, (4, C) in the accumulation dtype: rstd, the mean, what
+rounding the mean lost, and the biased variance. `batch_norm_bwd` is the gradient of both;
+`batch_norm_update` moves the running statistics towards a batch's.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from normkit.kernels import pytorch
 from normkit.kernels.pytorch import accumulation_dtype
-from normkit.ops._define import Operator, Operators, define, differentiate_again
+from normkit.ops._define import Operator, Operators, applier, define, differentiate_again, direct
 
 
 def _output_like(x: Tensor, *_: Any) -> Tensor:
@@ -26,7 +27,7 @@ def _output_like(x: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-def _fake_train(input: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+def _fake_fwd(input: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     kept = (4, input.shape[1])
     return _output_like(input), input.new_empty(kept, dtype=accumulation_dtype(input.dtype))
 
@@ -38,12 +39,14 @@ def _fake_bwd(
     weight: Tensor | None,
     bias: Tensor | None,
     training: bool,
-    *wanted: bool,
+    input_grad: bool = True,
+    weight_grad: bool = True,
+    bias_grad: bool = True,
 ) -> tuple[Tensor, ...]:
-    likes = (_output_like(input), *(None if p is None else torch.empty_like(p) for p in (weight, bias)))
-    return tuple(
-        like if want and like is not None else input.new_empty(0)
-        for like, want in zip(likes, wanted, strict=True)
+    grad_input = _output_like(input) if input_grad else input.new_empty(0)
+    parameters = ((weight, weight_grad), (bias, bias_grad))
+    return grad_input, *(
+        torch.empty_like(p) if want and p is not None else input.new_empty(0) for p, want in parameters
     )
 
 
@@ -57,14 +60,10 @@ batch_norm: Operator = define(
     fallback=pytorch.batch_norm,
     fake=_output_like,
 )
-batch_norm_train: Operators = define(
-    "batch_norm_train(Tensor input, Tensor? weight, Tensor? bias, float eps) -> (Tensor, Tensor)",
-    fallback=pytorch.batch_norm_train,
-    fake=_fake_train,
-)
 batch_norm_bwd: Operators = define(
     "batch_norm_bwd(Tensor grad_output, Tensor input, Tensor statistics, Tensor? weight, Tensor? bias,"
-    " bool training, bool input_grad, bool weight_grad, bool bias_grad) -> (Tensor, Tensor, Tensor)",
+    " bool training, bool input_grad=True, bool weight_grad=True, bool bias_grad=True)"
+    " -> (Tensor, Tensor, Tensor)",
     fallback=pytorch.batch_norm_bwd,
     fake=_fake_bwd,
 )
@@ -76,6 +75,27 @@ batch_norm_update: Operators = define(
 )
 
 
+def _define_fwd(name: str) -> tuple[Operators, Operators]:
+    """``normkit::{name}``, with a gradient that the compiler can see, and plain ``{name}_fwd``.
+
+    Not one for both: PyTorch would ask in Python at each eager call whether a gradient is wanted.
+    """
+    fixed = ", Tensor running_mean, Tensor running_var" if name == "batch_norm_fixed" else ""
+    signature = f"(Tensor input{fixed}, Tensor? weight, Tensor? bias, float eps) -> (Tensor, Tensor)"
+    fallback = getattr(pytorch, f"{name}_fwd")
+    compiled, plain = (
+        define(n + signature, fallback=fallback, fake=_fake_fwd) for n in (name, f"{name}_fwd")
+    )
+    return compiled, plain
+
+
+batch_norm_train, batch_norm_train_fwd = _define_fwd("batch_norm_train")
+batch_norm_fixed, batch_norm_fixed_fwd = _define_fwd("batch_norm_fixed")
+batch_norm_direct, batch_norm_train_direct = direct(batch_norm), direct(batch_norm_train_fwd)
+batch_norm_update_direct: Operators = direct(batch_norm_update)
+_fixed_direct, _bwd_direct = direct(batch_norm_fixed_fwd), direct(batch_norm_bwd)
+
+
 class BatchNormTrain(torch.autograd.Function):
     """The eager route to a training step with gradients; see `normkit.ops.row_norm.RowNorm`."""
 
@@ -83,18 +103,16 @@ class BatchNormTrain(torch.autograd.Function):
     def forward(
         ctx: Any, input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor]:
-        output, statistics = batch_norm_train(input, weight, bias, eps)
-        ctx.mark_non_differentiable(statistics)
-        ctx.save_for_backward(input, weight, bias, statistics)
-        ctx.eps = eps
-        return output, statistics
+        result = batch_norm_train_direct(input, weight, bias, eps)
+        _train_setup_context(ctx, (input, weight, bias, eps), result)
+        return result  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         return _train_backward(ctx, grad_output)
 
 
-def _train_setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _train_setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     input, weight, bias, ctx.eps = inputs
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(input, weight, bias, output[1])
@@ -119,13 +137,15 @@ def _gradients(
     weight: Tensor | None,
     bias: Tensor | None,
     training: bool,
-    wanted: Sequence[bool],
+    wanted: tuple[bool, bool, bool],
 ) -> tuple[Tensor | None, ...]:
-    grads = batch_norm_bwd(grad_output, input, statistics, weight, bias, training, *wanted)
+    if all(wanted):
+        return _bwd_direct(grad_output, input, statistics, weight, bias, training)  # type: ignore[no-any-return]
+    grads = _bwd_direct(grad_output, input, statistics, weight, bias, training, *wanted)
     return tuple(g if want else None for g, want in zip(grads, wanted, strict=True))
 
 
-class BatchNormInference(torch.autograd.Function):
+class BatchNormFixed(torch.autograd.Function):
     """The eager route to given statistics with gradients (fine-tuning with BatchNorm frozen)."""
 
     @staticmethod
@@ -138,39 +158,43 @@ class BatchNormInference(torch.autograd.Function):
         bias: Tensor | None,
         eps: float,
     ) -> Tensor:
-        _inference_setup_context(ctx, (input, running_mean, running_var, weight, bias, eps), None)
-        return batch_norm(input, running_mean, running_var, weight, bias, eps)
+        result = _fixed_direct(input, running_mean, running_var, weight, bias, eps)
+        ctx.save_for_backward(input, running_mean, running_var, weight, bias, result[1])
+        ctx.eps = eps
+        return result[0]  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        return _inference_backward(ctx, grad_output)
+        return _fixed_backward(ctx, grad_output)
 
 
-def _inference_setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor | None) -> None:
+def _fixed_setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, ctx.eps = inputs
-    ctx.save_for_backward(*tensors)
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(*tensors, output[1])
 
 
-def _inference_backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-    input, mean, var, weight, bias = ctx.saved_tensors
+def _fixed_backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    input, mean, var, weight, bias, statistics = ctx.saved_tensors
     if torch.is_grad_enabled():
-        grad_input, *grads = differentiate_again(
+        grads: Sequence[Tensor | None] = differentiate_again(
             lambda x, w, b: pytorch.batch_norm_formula(x, mean, var, w, b, ctx.eps),
             (input, weight, bias),
             grad_output,
         )
-        return grad_input, None, None, *grads, None
-    dtype = accumulation_dtype(input.dtype)
-    mean, var = mean.to(dtype), var.to(dtype)
-    statistics = torch.stack([torch.rsqrt(var + ctx.eps), mean, torch.zeros_like(mean), var])
-    wanted = [ctx.needs_input_grad[i] for i in (0, 3, 4)]
-    grad_input, *grads = _gradients(grad_output, input, statistics, weight, bias, False, wanted)
-    return grad_input, None, None, *grads, None
+    else:
+        wants = ctx.needs_input_grad
+        grads = _gradients(
+            grad_output, input, statistics, weight, bias, False, (wants[0], wants[3], wants[4])
+        )
+    return grads[0], None, None, grads[1], grads[2], None
 
 
+batch_norm_train_with_grad = applier(BatchNormTrain)
+batch_norm_fixed_with_grad = applier(BatchNormFixed)
 torch.library.register_autograd(
     "normkit::batch_norm_train", _train_backward, setup_context=_train_setup_context
 )
 torch.library.register_autograd(
-    "normkit::batch_norm", _inference_backward, setup_context=_inference_setup_context
+    "normkit::batch_norm_fixed", _fixed_backward, setup_context=_fixed_setup_context
 )

@@ -4,6 +4,8 @@
 training; it also returns ``statistics``, (k, rows) in the accumulation dtype: rstd; then the mean
 and what rounding it lost, where centred; then the slope, where eps stands outside the root.
 `row_norm_bwd` is its gradient. An eps of None is the input dtype's machine epsilon.
+
+Arguments that most calls leave at their defaults stand last: an argument not given costs nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from normkit.kernels import pytorch
 from normkit.kernels.pytorch import accumulation_dtype
-from normkit.ops._define import Operator, Operators, define, differentiate_again, direct
+from normkit.ops._define import Operator, Operators, applier, define, differentiate_again, direct
 
 
 def _contiguous_like(x: Tensor, *_: Any) -> Tensor:
@@ -28,10 +30,10 @@ def _fake_fwd(
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float | None,
-    trailing: int,
     centred: bool,
-    outside: bool,
-    gain_offset: float,
+    trailing: int = 1,
+    outside: bool = False,
+    gain_offset: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     rows = math.prod(input.shape[: input.dim() - trailing])
     kept = (1 + 2 * centred + outside, rows)
@@ -44,12 +46,16 @@ def _fake_bwd(
     statistics: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    *recipe_and_wanted: Any,
+    centred: bool,
+    trailing: int = 1,
+    outside: bool = False,
+    gain_offset: float = 0.0,
+    input_grad: bool = True,
+    weight_grad: bool = True,
+    bias_grad: bool = True,
 ) -> tuple[Tensor, ...]:
-    return tuple(
-        _contiguous_like(t) if wanted and t is not None else input.new_empty(0)
-        for t, wanted in zip((input, weight, bias), recipe_and_wanted[-3:], strict=True)
-    )
+    wanted = ((input, input_grad), (weight, weight_grad), (bias, bias_grad))
+    return tuple(_contiguous_like(t) if want and t is not None else input.new_empty(0) for t, want in wanted)
 
 
 layer_norm: Operator = define(
@@ -65,26 +71,31 @@ rms_norm: Operator = define(
 )
 layer_norm_direct: Operator = direct(layer_norm)
 rms_norm_direct: Operator = direct(rms_norm)
-row_norm_fwd: Operators = define(
-    "row_norm_fwd(Tensor input, Tensor? weight, Tensor? bias, float? eps, int trailing, bool centred,"
-    " bool outside, float gain_offset) -> (Tensor, Tensor)",
-    fallback=pytorch.row_norm_fwd,
-    fake=_fake_fwd,
+_FWD = (
+    "(Tensor input, Tensor? weight, Tensor? bias, float? eps, bool centred, int trailing=1,"
+    " bool outside=False, float gain_offset=0.0) -> (Tensor, Tensor)"
 )
+row_norm_fwd: Operators = define("row_norm_fwd" + _FWD, fallback=pytorch.row_norm_fwd, fake=_fake_fwd)
 row_norm_bwd: Operators = define(
     "row_norm_bwd(Tensor grad_output, Tensor input, Tensor statistics, Tensor? weight, Tensor? bias,"
-    " int trailing, bool centred, bool outside, float gain_offset, bool input_grad, bool weight_grad,"
-    " bool bias_grad) -> (Tensor, Tensor, Tensor)",
+    " bool centred, int trailing=1, bool outside=False, float gain_offset=0.0, bool input_grad=True,"
+    " bool weight_grad=True, bool bias_grad=True) -> (Tensor, Tensor, Tensor)",
     fallback=pytorch.row_norm_bwd,
     fake=_fake_bwd,
 )
+# The same operator with a gradient that the compiler can see. Not the same as the plain one: PyTorch
+# would then ask in Python at each eager call whether a gradient is wanted.
+row_norm: Operators = define("row_norm" + _FWD, fallback=pytorch.row_norm_fwd, fake=_fake_fwd)
+_fwd_direct: Operators = direct(row_norm_fwd)
+_bwd_direct: Operators = direct(row_norm_bwd)
 
 
 class RowNorm(torch.autograd.Function):
     """The eager route to a row norm with gradients.
 
-    It does what the operator's own autograd formula does, at half its cost per call, which is most
-    of the time a small input takes.
+    It does what `row_norm`'s own autograd formula does, at half its cost per call, which is most of
+    the time a small input takes. ``recipe`` holds the arguments after ``eps``, as many as are not at
+    their defaults.
     """
 
     @staticmethod
@@ -94,19 +105,19 @@ class RowNorm(torch.autograd.Function):
         weight: Tensor | None,
         bias: Tensor | None,
         eps: float | None,
-        trailing: int,
-        centred: bool,
-        outside: bool,
-        gain_offset: float,
+        recipe: tuple[Any, ...],
     ) -> Tensor:
-        output, statistics = row_norm_fwd(input, weight, bias, eps, trailing, centred, outside, gain_offset)
+        output, statistics = _fwd_direct(input, weight, bias, eps, *recipe)
         ctx.save_for_backward(input, weight, bias, statistics)
-        ctx.eps, ctx.recipe = eps, (trailing, centred, outside, gain_offset)
+        ctx.eps, ctx.recipe = eps, recipe
         return output
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        return _backward(ctx, grad_output)
+        return (*_backward(ctx, grad_output), None, None)
+
+
+row_norm_with_grad = applier(RowNorm)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -115,18 +126,28 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     ctx.recipe = recipe
 
 
-def _backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+def _registered_backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    return (*_backward(ctx, grad_output), *[None] * (1 + len(ctx.recipe)))
+
+
+def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
     input, weight, bias, statistics = ctx.saved_tensors
     if torch.is_grad_enabled():  # create_graph: the gradients will be differentiated
-        again = differentiate_again(
-            lambda x, w, b: pytorch.row_norm_formula(x, w, b, ctx.eps, *ctx.recipe)[0],
-            (input, weight, bias),
-            grad_output,
+        return tuple(
+            differentiate_again(
+                lambda x, w, b: pytorch.row_norm_formula(x, w, b, ctx.eps, *ctx.recipe)[0],
+                (input, weight, bias),
+                grad_output,
+            )
         )
-        return (*again, *[None] * 5)
     wanted = ctx.needs_input_grad[:3]
-    grads = row_norm_bwd(grad_output, input, statistics, weight, bias, *ctx.recipe, *wanted)
-    return (*(g if want else None for g, want in zip(grads, wanted, strict=True)), *[None] * 5)
+    if all(wanted):
+        return _bwd_direct(grad_output, input, statistics, weight, bias, *ctx.recipe)
+    recipe = _DEFAULTS[len(ctx.recipe) :]
+    grads = _bwd_direct(grad_output, input, statistics, weight, bias, *ctx.recipe, *recipe, *wanted)
+    return tuple(g if want else None for g, want in zip(grads, wanted, strict=True))
 
 
-torch.library.register_autograd("normkit::row_norm_fwd", _backward, setup_context=_setup_context)
+_DEFAULTS = (None, 1, False, 0.0)  # of centred (none), trailing, outside, gain_offset
+
+torch.library.register_autograd("normkit::row_norm", _registered_backward, setup_context=_setup_context)

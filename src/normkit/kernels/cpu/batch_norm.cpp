@@ -7,89 +7,176 @@
 namespace normkit {
 namespace {
 
-// Chan, Golub & LeVeque (1979): the moments of two parts together.
-void combine(Moments& a, const Moments& b) {
-  const double count = a.count + b.count;
-  const double delta = b.mean - a.mean;
-  a.mean += delta * (b.count / count);
-  a.m2 += b.m2 + delta * delta * (a.count * b.count / count);
-  a.count = count;
+// Below this many elements a channel is summed in double: there is no crowd of roundings to average
+// out, and little to do.
+constexpr int64_t kFew = 256;
+// Elements whose mean is what a channel is summed relative to, taken from all over it.
+constexpr int64_t kSamples = 8;
+
+// What a channel is normalised with: its statistics and their use.
+template <class T, class A = accumulate_t<T>>
+struct Channels {
+  const Vector<A> weight, bias;
+  PerChannel<A, 4> numbers;
+  Apply<A*> apply;
+  double eps;
+  std::optional<Statistics<A>> statistics;
+
+  Channels(const Tensor* weight, const Tensor* bias, int64_t channels, double eps)
+      : weight(weight, "weight", channels),
+        bias(bias, "bias", channels),
+        numbers(channels),
+        apply{numbers[0], numbers[1], numbers[2], numbers[3]},
+        eps(eps) {}
+
+  void set(int64_t c, Mean<A> m, double variance) {
+    const double rstd = 1.0 / std::sqrt(variance + eps);
+    const double scale = rstd * (weight.get() ? double(weight.get()[c]) : 1.0);
+    apply.mean[c] = m.mean;
+    apply.scale[c] = A(scale);
+    apply.scale_rest[c] = A(scale - double(A(scale)));
+    apply.bias[c] = A((bias.get() ? double(bias.get()[c]) : 0.0) - double(m.residual) * scale);
+    if (statistics) statistics->set(c, m, variance, rstd);
+  }
+
+  Apply<const A*> all() const { return {apply.mean, apply.scale, apply.scale_rest, apply.bias}; }
+};
+
+// A channel's moments, of sums relative to a shift.
+struct Moments {
+  double mean;  // relative to the shift
+  double variance;
+
+  Moments(const Sums& s, double count)
+      : mean(s.sum / count), variance(s.squares / count - mean * mean) {
+    if (variance < 0) variance = 0;
+  }
+};
+
+// Whether sums in float are right: it held the squares, the shift was near enough that they do not
+// cancel, and float32, whose last place shows it, has no few squares that are most of the sum.
+template <class T>
+bool sound(const Sums& s, double count, double eps) {
+  const Moments m(s, count);
+  return m.variance < 1e37 && (m.variance > 1e-25 || eps > 1e-25) &&
+         m.mean * m.mean <= 16 * m.variance &&
+         (sizeof(T) != sizeof(float) || even(s.peak, s.squares));
 }
 
-// A channel's moments, relative to shift, as what is saved and what is applied.
 template <class T, class A = accumulate_t<T>>
-void set_channel(int64_t c, A shift, const Moments& m, double eps, Statistics<A>& stats,
-                 PerChannel<T>& channel) {
-  const double variance = m.m2 / m.count, rstd = 1.0 / std::sqrt(variance + eps);
-  stats.set(c, split_mean<A>(shift, m.mean), variance, rstd);
-  channel.set(c, split_mean<apply_t<T>>(shift, m.mean), rstd);
+A rough_mean(const Layout& in, int64_t c) {
+  const int64_t samples = std::min(kSamples, in.batch), step = in.batch / samples;
+  const int64_t each = std::min(in.positions, kSamples / samples);
+  const T* x = in.tensor->template data<T>() + c * in.stride_c;
+  double sum = 0;
+  for (int64_t n = 0; n < samples; ++n)
+    for (int64_t s = 0; s < each; ++s) sum += element(x + n * step * in.stride_n + s);
+  return A(sum / double(samples * each));
 }
 
 template <class T, class A = accumulate_t<T>>
-void train_planar(const Layout& in, const Tensor& y, double eps, Statistics<A> stats,
-                  PerChannel<T>& channel) {
+std::vector<A> rough_means(const Layout& in) {
+  const int64_t samples = std::min(kSamples, in.rows()), step = in.rows() / samples;
+  std::vector<A> means(in.channels);
+  std::vector<double> sum(3 * in.channels);
+  kernels<T>().interleaved_sums({in.tensor->template data<T>(), step * in.stride_row},
+                                {samples, in.channels, Traffic::cached}, means.data(), true,
+                                &sum[0], &sum[in.channels], &sum[2 * in.channels]);
+  for (int64_t c = 0; c < in.channels; ++c) means[c] = A(sum[c] / double(samples));
+  return means;
+}
+
+// What sums are taken relative to where the first try failed.
+template <class A>
+A better_shift(A shift, double mean) {
+  const A better = A(double(shift) + mean);
+  return std::isfinite(better) ? better : std::isfinite(shift) ? shift : A(0);
+}
+
+template <class T, class A = accumulate_t<T>>
+void train_planar(const Layout& in, const Tensor& y, Channels<T>& channels) {
   const auto& k = kernels<T>();
-  const Chunks chunks(in.batch, in.positions);
-  const T* x = in.tensor->template data<T>();
+  const Chunks chunks(in, traffic(2 * in.bytes(), 4 * in.bytes()));
+  const int64_t C = in.channels;
   T* out = y.template mutable_data<T>();
-  std::vector<Moments> partial(in.channels * chunks.count);
-  const auto shift = [&](int64_t c) { return first_element<T>(x + c * in.stride_c); };
-  by_channel(
-      in.channels, chunks,
-      [&](int64_t c, int64_t i) {
-        partial[c * chunks.count + i] =
-            chunks.at(i, [&](int64_t plane, int64_t planes, int64_t offset, int64_t length) {
-              const T* from = x + plane * in.stride_n + c * in.stride_c + offset;
-              return k.planar_moments({from, in.stride_n}, planes, length, shift(c));
-            });
-      },
+  std::vector<Sums> partial(C * chunks.count);
+  std::vector<A> shift(C);
+  const auto sum = [&](int64_t i, const Part& p, bool exact) {
+    k.planar_sums(planes<T>(in, p), p.box, &shift[p.c], exact, &partial[i * C + p.c]);
+  };
+  const auto total = [&](int64_t c) {
+    Sums s{};
+    for (int64_t i = 0; i < chunks.count; ++i) {
+      const Sums& part = partial[i * C + c];
+      s = {s.sum + part.sum, s.squares + part.squares, std::max(s.peak, part.peak)};
+    }
+    return s;
+  };
+  const double count = double(in.rows());
+  by_channels(
+      chunks, sizeof(T), [&](int64_t c) { shift[c] = rough_mean<T>(in, c); },
+      [&](int64_t i, const Part& p) { sum(i, p, in.rows() < kFew); },
       [&](int64_t c) {
-        Moments m = partial[c * chunks.count];
-        for (int64_t i = 1; i < chunks.count; ++i) combine(m, partial[c * chunks.count + i]);
-        set_channel<T>(c, shift(c), m, eps, stats, channel);
+        if (!sound<T>(total(c), count, channels.eps)) {
+          shift[c] = better_shift(shift[c], Moments(total(c), count).mean);
+          for (int64_t i = 0; i < chunks.count; ++i) sum(i, chunks.at(i, c, 1), true);
+        }
+        const Moments m(total(c), count);
+        channels.set(c, split_mean<A>(shift[c], m.mean), m.variance);
       },
-      [&](int64_t c, int64_t begin, int64_t end) {
-        const int64_t plane = in.channels * in.positions;
-        k.planar_apply({x + begin * in.stride_n + c * in.stride_c, in.stride_n},
-                       out + begin * plane + c * in.positions, plane, end - begin, in.positions,
-                       channel.mean[c], channel.scale[c], channel.bias[c]);
+      [&](const Part& p) {
+        k.planar_apply(planes<T>(in, p), planes(out, chunks, p), p.box, channels.all().from(p.c));
       });
 }
 
-template <class T, class A = accumulate_t<T>>
-void apply_interleaved(const Layout& in, const Tensor& y, const PerChannel<T>& channel) {
-  const auto& k = kernels<T>();
-  const T* x = in.tensor->template data<T>();
+template <class T>
+void apply_interleaved(const Layout& in, const Tensor& y, const Channels<T>& channels,
+                       const Blocks& blocks) {
   T* out = y.template mutable_data<T>();
-  parallel(in.rows(), in.channels, [&](int64_t begin, int64_t end) {
-    k.interleaved_apply(x + begin * in.stride_row, in.stride_row, out + begin * in.channels,
-                        end - begin, in.channels, channel.mean.data(), channel.scale.data(),
-                        channel.bias.data());
+  blocks.backwards([&](int64_t, int64_t first, const Span& span) {
+    kernels<T>().interleaved_apply(rows<T>(in, first), out + first * in.channels, span,
+                                   channels.all());
   });
 }
 
 template <class T, class A = accumulate_t<T>>
-void train_interleaved(const Layout& in, const Tensor& y, double eps, Statistics<A> stats,
-                       PerChannel<T>& channel) {
-  const auto& k = kernels<T>();
-  const T* x = in.tensor->template data<T>();
-  const int64_t C = in.channels, rows = in.rows(), per_block = block_rows(rows);
-  const int64_t blocks = (rows + per_block - 1) / per_block;
-  std::vector<A> shift(C);
-  k.widen(x, shift.data(), C);
-  std::vector<double> mean(blocks * C), m2(blocks * C);
-  by_rows(rows, per_block, C, [&](int64_t b, int64_t first, int64_t n) {
-    k.interleaved_moments(x + first * in.stride_row, in.stride_row, n, C, shift.data(),
-                          &mean[b * C], &m2[b * C]);
-  });
+void train_interleaved(const Layout& in, const Tensor& y, Channels<T>& channels) {
+  const int64_t C = in.channels;
+  const Blocks blocks(in, traffic(2 * in.bytes(), 4 * in.bytes()));
+  std::vector<A> shift = rough_means<T>(in);
+  const auto sum = [&](bool exact) {
+    std::vector<double> partial(3 * blocks.count * C);
+    double *sums = &partial[0], *squares = &sums[blocks.count * C];
+    double* peaks = &squares[blocks.count * C];
+    blocks.forwards([&](int64_t b, int64_t first, const Span& span) {
+      kernels<T>().interleaved_sums(rows<T>(in, first), span, shift.data(), exact, sums + b * C,
+                                    squares + b * C, peaks + b * C);
+    });
+    std::vector<Sums> total(C);
+    for (int64_t b = 0; b < blocks.count; ++b)
+      for (int64_t i = b * C, c = 0; c < C; ++c, ++i)
+        total[c] = {total[c].sum + sums[i], total[c].squares + squares[i],
+                    std::max(total[c].peak, peaks[i])};
+    return total;
+  };
+  const double count = double(in.rows());
+  std::vector<Sums> total = sum(in.rows() < kFew);
+  std::vector<int64_t> again;
   for (int64_t c = 0; c < C; ++c) {
-    Moments m{};
-    for (int64_t b = 0; b < blocks; ++b)
-      combine(m,
-              {double(std::min(per_block, rows - b * per_block)), mean[b * C + c], m2[b * C + c]});
-    set_channel<T>(c, shift[c], m, eps, stats, channel);
+    if (sound<T>(total[c], count, channels.eps)) continue;
+    again.push_back(c);
+    shift[c] = better_shift(shift[c], Moments(total[c], count).mean);
   }
-  apply_interleaved<T>(in, y, channel);
+  if (!again.empty()) {  // only the channels that need it take the second result: none sees
+                         // another's data
+    const std::vector<Sums> better = sum(true);
+    for (const int64_t c : again) total[c] = better[c];
+  }
+  for (int64_t c = 0; c < C; ++c) {
+    const Moments m(total[c], count);
+    channels.set(c, split_mean<A>(shift[c], m.mean), m.variance);
+  }
+  apply_interleaved<T>(in, y, channels, blocks);
 }
 
 std::tuple<Tensor, Tensor> batch_norm_train(const Tensor& x, const Tensor* weight,
@@ -105,21 +192,22 @@ std::tuple<Tensor, Tensor> batch_norm_train(const Tensor& x, const Tensor* weigh
   with_type(type, "input", [&](auto element) {
     using T = decltype(element);
     using A = accumulate_t<T>;
-    const Vector<A> gain(weight, "weight", in.channels), shift(bias, "bias", in.channels);
     statistics = zeros_if(x.numel() == 0, {4, in.channels}, scalar_type_of<A>());
+    Channels<T> channels(weight, bias, in.channels, eps);
+    channels.statistics.emplace(statistics, in.channels);
     if (x.numel() == 0) return;
-    PerChannel<T> channel(gain, shift, in.channels);
-    const Statistics<A> stats(statistics, in.channels);
     if (in.interleaved)
-      train_interleaved<T>(in, y, eps, stats, channel);
+      train_interleaved<T>(in, y, channels);
     else
-      train_planar<T>(in, y, eps, stats, channel);
+      train_planar<T>(in, y, channels);
   });
   return {std::move(y), std::move(statistics)};
 }
 
-Tensor batch_norm(const Tensor& x, const Tensor& running_mean, const Tensor& running_var,
-                  const Tensor* weight, const Tensor* bias, double eps) {
+// Applies given statistics; keeps them where the backward pass will want them.
+Tensor apply_fixed(const Tensor& x, const Tensor& running_mean, const Tensor& running_var,
+                   const Tensor* weight, const Tensor* bias, double eps,
+                   std::optional<Tensor>* statistics) {
   check_batch(x);
   check_per_channel(&running_mean, "running_mean", x);
   check_per_channel(&running_var, "running_var", x);
@@ -132,26 +220,44 @@ Tensor batch_norm(const Tensor& x, const Tensor& running_mean, const Tensor& run
     using T = decltype(element);
     using A = accumulate_t<T>;
     const int64_t C = in.channels;
-    const Vector<A> gain(weight, "weight", C), shift(bias, "bias", C);
+    Channels<T> channels(weight, bias, C, eps);
     const Vector<double> mean(&running_mean, "running_mean", C),
         var(&running_var, "running_var", C);
+    if (statistics) {
+      statistics->emplace(empty({4, C}, scalar_type_of<A>()));
+      channels.statistics.emplace(**statistics, C);
+    }
+    for (int64_t c = 0; c < C; ++c) channels.set(c, split_mean<A>(mean.get()[c], 0), var.get()[c]);
     if (x.numel() == 0) return;
-    PerChannel<T> channel(gain, shift, C);
-    for (int64_t c = 0; c < C; ++c)
-      channel.set(c, split_mean<apply_t<T>>(mean.get()[c], 0), 1.0 / std::sqrt(var.get()[c] + eps));
-    if (in.interleaved) return apply_interleaved<T>(in, y, channel);
-    const auto kernel = kernels<T>().planar_apply;
-    const T* from = in.tensor->template data<T>();
-    T* to = y.template mutable_data<T>();
-    parallel(in.batch * C, in.positions, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t n = i / C, c = i % C;
-        kernel({from + n * in.stride_n + c * in.stride_c, 0}, to + i * in.positions, 0, 1,
-               in.positions, channel.mean[c], channel.scale[c], channel.bias[c]);
-      }
-    });
+    const Traffic way = traffic(2 * in.bytes(), (statistics ? 4 : 2) * in.bytes());
+    if (in.interleaved) return apply_interleaved<T>(in, y, channels, Blocks(in, way));
+    const Chunks chunks(in, way);
+    T* out = y.template mutable_data<T>();
+    parallel(in.batch * chunks.pieces, C * in.positions / chunks.pieces, way,
+             [&](int64_t begin, int64_t end) {
+               for (int64_t i = begin; i < end; ++i) {
+                 Part p = chunks.at(i % chunks.pieces, 0, C);
+                 p.n = i / chunks.pieces;
+                 p.box.batch = 1;
+                 kernels<T>().planar_apply(planes<T>(in, p), planes(out, chunks, p), p.box,
+                                           channels.all());
+               }
+             });
   });
   return y;
+}
+
+Tensor batch_norm(const Tensor& x, const Tensor& running_mean, const Tensor& running_var,
+                  const Tensor* weight, const Tensor* bias, double eps) {
+  return apply_fixed(x, running_mean, running_var, weight, bias, eps, nullptr);
+}
+
+std::tuple<Tensor, Tensor> batch_norm_fixed(const Tensor& x, const Tensor& running_mean,
+                                            const Tensor& running_var, const Tensor* weight,
+                                            const Tensor* bias, double eps) {
+  std::optional<Tensor> statistics;
+  Tensor y = apply_fixed(x, running_mean, running_var, weight, bias, eps, &statistics);
+  return {std::move(y), std::move(*statistics)};
 }
 
 // running = (1 - momentum) * running + momentum * batch, for every channel.
@@ -218,7 +324,10 @@ void batch_norm_update(const Tensor* running_mean, const Tensor* running_var,
 
 STABLE_TORCH_LIBRARY_IMPL(normkit, CPU, m) {
   m.impl("batch_norm", &Boxed<batch_norm>::call);
+  m.impl("batch_norm_fixed", &Boxed<batch_norm_fixed>::call);
+  m.impl("batch_norm_fixed_fwd", &Boxed<batch_norm_fixed>::call);
   m.impl("batch_norm_train", &Boxed<batch_norm_train>::call);
+  m.impl("batch_norm_train_fwd", &Boxed<batch_norm_train>::call);
   m.impl("batch_norm_update", &Boxed<batch_norm_update>::call);
 }
 

@@ -8,90 +8,141 @@
 
 namespace normkit {
 
-// Elements of one channel that are summed before the sum goes on in double; they stay in cache for
-// the second pass over them.
-constexpr int64_t kChunk = 4096;
-// At most this many partial sums over the rows of interleaved data. Both numbers depend on the
-// shape alone, so results do not depend on the number of threads.
+// Elements of one channel that make one partial sum, and at most this many partial sums over the
+// rows of interleaved data. All depend on the shape alone, so results do not depend on the number
+// of threads.
+constexpr int64_t kChunk = 32768;
 constexpr int64_t kMinBlockRows = 64;
 constexpr int64_t kMaxBlocks = 128;
+// Bytes of input that channels handled together may have: they stay in cache between two passes.
+constexpr int64_t kGroupBytes = int64_t(384) << 10;
 
-// A channel of planar data in pieces: several whole planes, or part of one.
+// A part of planar data: channels [c, c + box.channels) of samples [n, n + box.batch), positions
+// [s, s + box.length).
+struct Part {
+  int64_t n, c, s;
+  Box box;
+};
+
+// Planar data cut into chunks along batch and positions: several whole planes, or part of one.
 struct Chunks {
-  int64_t batch, positions, planes, pieces, count;
+  int64_t batch, channels, positions, planes, pieces, count;
+  Traffic traffic;
 
-  Chunks(int64_t batch, int64_t positions) : batch(batch), positions(positions) {
+  Chunks(const Layout& in, Traffic traffic)
+      : batch(in.batch), channels(in.channels), positions(in.positions), traffic(traffic) {
     planes = std::max<int64_t>(1, kChunk / positions);
     pieces = (positions + kChunk - 1) / kChunk;
     count = (batch + planes - 1) / planes * pieces;
   }
 
-  // f(plane, planes, offset, length) for piece i.
-  template <class F>
-  auto at(int64_t i, const F& f) const {
-    const int64_t plane = i / pieces * planes, offset = i % pieces * kChunk;
-    return f(plane, std::min(planes, batch - plane), offset, std::min(kChunk, positions - offset));
+  Part at(int64_t i, int64_t c, int64_t n_channels) const {
+    const int64_t n = i / pieces * planes, s = i % pieces * kChunk;
+    return {n,
+            c,
+            s,
+            {std::min(planes, batch - n), n_channels, std::min(kChunk, positions - s), traffic}};
+  }
+  Part samples(int64_t n, int64_t n_samples, int64_t c, int64_t n_channels) const {
+    return {n, c, 0, {n_samples, n_channels, positions, traffic}};
+  }
+  int64_t group(int64_t element_size) const {
+    return std::clamp<int64_t>(kGroupBytes / (batch * positions * element_size), 1, channels);
   }
 };
 
-// Stages of a training step, channel by channel where there are channels enough for all threads
-// (a channel's data is then still in cache for `second`), else chunk by chunk. `first` leaves a
-// partial result for (channel, chunk) and `join` adds a channel's partials in their order, so both
-// ways give the same bits.
-template <class First, class Join, class Second>
-void by_channel(int64_t channels, const Chunks& chunks, const First& first, const Join& join,
-                const Second& second) {
-  const int64_t cost = chunks.batch * chunks.positions;
-  if (channels >= int64_t(torch::stable::get_num_threads())) {
-    return parallel(channels, cost, [&](int64_t begin, int64_t end) {
-      for (int64_t c = begin; c < end; ++c) {
-        for (int64_t i = 0; i < chunks.count; ++i) first(c, i);
-        join(c);
-        second(c, 0, chunks.batch);
-      }
+template <class T>
+Planes<const T> planes(const Layout& in, const Part& p) {
+  return {in.tensor->template data<T>() + p.n * in.stride_n + p.c * in.stride_c + p.s, in.stride_n,
+          in.stride_c};
+}
+// Of a dense output.
+template <class T>
+Planes<T> planes(T* out, const Chunks& in, const Part& p) {
+  const int64_t sample = in.channels * in.positions;
+  return {out + p.n * sample + p.c * in.positions + p.s, sample, in.positions};
+}
+
+// Stages of a training step: for groups of channels where there are channels enough for all threads
+// (a group's data is then still in cache for `second`), else chunk by chunk. `start` looks at a
+// channel, `first` leaves partial results for (chunk, channel) and `join` adds a channel's partials
+// in their order, so both ways give the same bits.
+template <class Start, class First, class Join, class Second>
+void by_channels(const Chunks& chunks, int64_t element_size, const Start& start, const First& first,
+                 const Join& join, const Second& second) {
+  const int64_t C = chunks.channels, cost = chunks.batch * chunks.positions;
+  if (C >= int64_t(torch::stable::get_num_threads())) {
+    const int64_t size = chunks.group(element_size);
+    return parallel((C + size - 1) / size, size * cost, chunks.traffic,
+                    [&](int64_t begin, int64_t end) {
+                      for (int64_t c = begin * size; c < std::min(end * size, C); c += size) {
+                        const int64_t n = std::min(size, C - c);
+                        for (int64_t k = c; k < c + n; ++k) start(k);
+                        for (int64_t i = 0; i < chunks.count; ++i) first(i, chunks.at(i, c, n));
+                        for (int64_t k = c; k < c + n; ++k) join(k);
+                        second(chunks.samples(0, chunks.batch, c, n));
+                      }
+                    });
+  }
+  for (int64_t c = 0; c < C; ++c) start(c);
+  parallel(C * chunks.count, cost / chunks.count, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) first(i / C, chunks.at(i / C, i % C, 1));
+  });
+  for (int64_t c = 0; c < C; ++c) join(c);
+  parallel(chunks.batch, C * chunks.positions, chunks.traffic,
+           [&](int64_t begin, int64_t end) { second(chunks.samples(begin, end - begin, 0, C)); });
+}
+
+// The rows of interleaved data in blocks.
+struct Blocks {
+  int64_t rows, channels, size, count;
+  Traffic traffic;
+
+  Blocks(const Layout& in, Traffic traffic)
+      : rows(in.rows()),
+        channels(in.channels),
+        size(std::max(kMinBlockRows, (rows + kMaxBlocks - 1) / kMaxBlocks)),
+        count((rows + size - 1) / size),
+        traffic(traffic) {}
+
+  // f(block, first row, rows)
+  template <class F>
+  void forwards(const F& f) const {
+    parallel(count, size * channels, [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; ++b) call(f, b);
     });
   }
-  parallel(channels * chunks.count, cost / std::max<int64_t>(1, chunks.count),
-           [&](int64_t begin, int64_t end) {
-             for (int64_t i = begin; i < end; ++i) first(i / chunks.count, i % chunks.count);
-           });
-  for (int64_t c = 0; c < channels; ++c) join(c);
-  parallel(channels * chunks.batch, chunks.positions, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      second(i / chunks.batch, i % chunks.batch, i % chunks.batch + 1);
-  });
-}
-
-// The rows of interleaved data in blocks; f(block, first row, rows).
-template <class F>
-void by_rows(int64_t rows, int64_t block_rows, int64_t channels, const F& f) {
-  const int64_t blocks = (rows + block_rows - 1) / block_rows;
-  parallel(blocks, block_rows * channels, [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b)
-      f(b, b * block_rows, std::min(block_rows, rows - b * block_rows));
-  });
-}
-
-inline int64_t block_rows(int64_t rows) {
-  return std::max(kMinBlockRows, (rows + kMaxBlocks - 1) / kMaxBlocks);
-}
-
-// y = (x - mean) * scale + bias for each channel; the mean's residual has gone into the bias.
-template <class T, class A = accumulate_t<T>, class P = apply_t<T>>
-struct PerChannel {
-  const A* gain;
-  const A* shift;
-  std::vector<P> mean, scale, bias;
-
-  PerChannel(const Vector<A>& weight, const Vector<A>& bias, int64_t channels)
-      : gain(weight.get()), shift(bias.get()), mean(channels), scale(channels), bias(channels) {}
-
-  void set(int64_t c, Mean<P> m, double rstd) {
-    const double exact = rstd * (gain ? double(gain[c]) : 1.0);
-    mean[c] = m.mean;
-    scale[c] = P(exact);
-    bias[c] = P((shift ? double(shift[c]) : 0.0) - double(m.residual) * exact);
+  // The last block first: what a pass over all of them left in cache is read again before it is
+  // pushed out.
+  template <class F>
+  void backwards(const F& f) const {
+    parallel(count, size * channels, traffic, [&](int64_t begin, int64_t end) {
+      for (int64_t b = end - 1; b >= begin; --b) call(f, b);
+    });
   }
+
+ private:
+  template <class F>
+  void call(const F& f, int64_t b) const {
+    f(b, b * size, Span{std::min(size, rows - b * size), channels, traffic});
+  }
+};
+
+template <class T>
+Rows<const T> rows(const Layout& in, int64_t first) {
+  return {in.tensor->template data<T>() + first * in.stride_row, in.stride_row};
+}
+
+// N numbers for each channel, one array after the other.
+template <class A, int N>
+class PerChannel {
+ public:
+  explicit PerChannel(int64_t channels) : channels_(channels), numbers_(N * channels) {}
+  A* operator[](int i) { return &numbers_[i * channels_]; }
+
+ private:
+  int64_t channels_;
+  std::vector<A> numbers_;
 };
 
 template <class A>

@@ -7,98 +7,84 @@ namespace {
 // grad_x = gain * rstd * (grad_y - mean(grad_y) - x_hat * mean(grad_y * x_hat)), the two means
 // being zero where the statistics are constants (inference).
 template <class A>
-struct Gradient {
+struct Backward {
   Statistics<A> stats;
-  std::vector<A> scale, mean_grad, mean_grad_x;
-  std::vector<double> grad, grad_x_hat;  // their sums: the gradients of bias and weight
+  const A* weight;
+  PerChannel<A, 4> numbers;
+  Gradient<const A*> channels;
+  std::vector<double> grad, grad_x_hat;  // sums: the gradients of bias and weight
   bool training;
   double count;
 
-  Gradient(const Tensor& statistics, const Vector<A>& weight, int64_t channels, bool training,
+  Backward(const Tensor& statistics, const Vector<A>& weight, int64_t channels, bool training,
            double count)
       : stats(statistics, channels),
-        scale(channels),
-        mean_grad(channels),
-        mean_grad_x(channels),
+        weight(weight.get()),
+        numbers(channels),
+        channels{{stats.mean, stats.rstd, numbers[0]}, numbers[1], numbers[2], numbers[3]},
         grad(channels),
         grad_x_hat(channels),
         training(training),
         count(count) {
     for (int64_t c = 0; c < channels; ++c)
-      scale[c] = weight.get() ? stats.rstd[c] * weight.get()[c] : stats.rstd[c];
+      numbers[0][c] = A(-double(stats.residual[c]) * double(stats.rstd[c]));
   }
 
   void set(int64_t c, double sum, double sum_x_hat) {
+    const double scale = double(stats.rstd[c]) * (weight ? double(weight[c]) : 1.0);
     grad[c] = sum;
     grad_x_hat[c] = sum_x_hat;
-    if (!training) return;
-    mean_grad[c] = A(sum / count);
-    mean_grad_x[c] = A(sum_x_hat / count * double(stats.rstd[c]));
+    numbers[1][c] = A(scale);
+    numbers[2][c] = training ? A(-scale * sum_x_hat / count) : A(0);
+    numbers[3][c] = training ? A(-scale * sum / count) : A(0);
   }
 };
 
 template <class T, class A = accumulate_t<T>>
-void backward_planar(const Layout& g, const Layout& in, T* grad_x, Gradient<A>& to) {
+void backward_planar(const Layout& g, const Layout& in, T* grad_x, Backward<A>& to) {
   const auto& k = kernels<T>();
-  const Chunks chunks(in.batch, in.positions);
-  const T *x = in.tensor->template data<T>(), *grad_y = g.tensor->template data<T>();
-  std::vector<GradientSums> partial(in.channels * chunks.count);
-  by_channel(
-      in.channels, chunks,
-      [&](int64_t c, int64_t i) {
-        partial[c * chunks.count + i] =
-            chunks.at(i, [&](int64_t plane, int64_t planes, int64_t offset, int64_t length) {
-              return k.planar_gradient_sums(
-                  {grad_y + plane * g.stride_n + c * g.stride_c + offset, g.stride_n},
-                  {x + plane * in.stride_n + c * in.stride_c + offset, in.stride_n}, planes, length,
-                  to.stats.mean[c], to.stats.residual[c], to.stats.rstd[c]);
-            });
+  const Chunks chunks(in, traffic(3 * in.bytes(), 3 * in.bytes()));
+  const int64_t C = in.channels;
+  std::vector<GradientSums> partial(C * chunks.count);
+  by_channels(
+      chunks, 2 * sizeof(T), [](int64_t) {},
+      [&](int64_t i, const Part& p) {
+        k.planar_gradient_sums(planes<T>(g, p), planes<T>(in, p), p.box, to.channels.hat.from(p.c),
+                               &partial[i * C + p.c]);
       },
       [&](int64_t c) {
         GradientSums s{};
         for (int64_t i = 0; i < chunks.count; ++i) {
-          s.grad += partial[c * chunks.count + i].grad;
-          s.grad_x_hat += partial[c * chunks.count + i].grad_x_hat;
+          s.grad += partial[i * C + c].grad;
+          s.grad_x_hat += partial[i * C + c].grad_x_hat;
         }
         to.set(c, s.grad, s.grad_x_hat);
       },
-      [&](int64_t c, int64_t begin, int64_t end) {
-        if (!grad_x) return;
-        const int64_t plane = in.channels * in.positions;
-        k.planar_gradient({grad_y + begin * g.stride_n + c * g.stride_c, g.stride_n},
-                          {x + begin * in.stride_n + c * in.stride_c, in.stride_n},
-                          grad_x + begin * plane + c * in.positions, plane, end - begin,
-                          in.positions, to.stats.mean[c], to.stats.residual[c], to.scale[c],
-                          to.mean_grad[c], to.mean_grad_x[c]);
+      [&](const Part& p) {
+        if (grad_x)
+          k.planar_gradient(planes<T>(g, p), planes<T>(in, p), planes(grad_x, chunks, p), p.box,
+                            to.channels.from(p.c));
       });
 }
 
 template <class T, class A = accumulate_t<T>>
-void backward_interleaved(const Layout& g, const Layout& in, T* grad_x, Gradient<A>& to) {
+void backward_interleaved(const Layout& g, const Layout& in, T* grad_x, Backward<A>& to) {
   const auto& k = kernels<T>();
-  const T *x = in.tensor->template data<T>(), *grad_y = g.tensor->template data<T>();
-  const int64_t C = in.channels, rows = in.rows(), per_block = block_rows(rows);
-  const int64_t blocks = (rows + per_block - 1) / per_block;
-  std::vector<double> grad(blocks * C), grad_x_hat(blocks * C);
-  by_rows(rows, per_block, C, [&](int64_t b, int64_t first, int64_t n) {
-    k.interleaved_gradient_sums(grad_y + first * g.stride_row, g.stride_row,
-                                x + first * in.stride_row, in.stride_row, n, C, to.stats.mean,
-                                to.stats.residual, to.stats.rstd, &grad[b * C], &grad_x_hat[b * C]);
+  const int64_t C = in.channels;
+  const Blocks blocks(in, traffic(3 * in.bytes(), 3 * in.bytes()));
+  std::vector<double> partial(2 * blocks.count * C), total(2 * C);
+  double* partial_x_hat = &partial[blocks.count * C];
+  blocks.forwards([&](int64_t b, int64_t first, const Span& span) {
+    k.interleaved_gradient_sums(rows<T>(g, first), rows<T>(in, first), span, to.channels.hat,
+                                &partial[b * C], partial_x_hat + b * C);
   });
-  for (int64_t c = 0; c < C; ++c) {
-    double sum = 0, sum_x_hat = 0;
-    for (int64_t b = 0; b < blocks; ++b) {
-      sum += grad[b * C + c];
-      sum_x_hat += grad_x_hat[b * C + c];
-    }
-    to.set(c, sum, sum_x_hat);
-  }
+  kernels<double>().add_partials(partial.data(), blocks.count, C, C, &total[0]);
+  kernels<double>().add_partials(partial_x_hat, blocks.count, C, C, &total[C]);
+  for (int64_t c = 0; c < C; ++c) to.set(c, total[c], total[C + c]);
   if (!grad_x) return;
-  parallel(rows, C, [&](int64_t begin, int64_t end) {
-    k.interleaved_gradient(grad_y + begin * g.stride_row, g.stride_row, x + begin * in.stride_row,
-                           in.stride_row, grad_x + begin * C, end - begin, C, to.stats.mean,
-                           to.stats.residual, to.scale.data(), to.mean_grad.data(),
-                           to.mean_grad_x.data());
+  blocks.backwards([&](int64_t, int64_t first, const Span& span) {
+    k.interleaved_gradient(rows<T>(g, first), rows<T>(in, first), grad_x + first * C, span,
+                           to.channels);
   });
 }
 
@@ -129,7 +115,7 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_bwd(const Tensor& grad_y, const Te
     const Saved saved(statistics, scalar_type_of<A>());
     STD_TORCH_CHECK(saved.channels() == in.channels, "normkit: statistics are not the input's");
     const Vector<A> gain(weight, "weight", in.channels);
-    Gradient<A> to(saved.get(), gain, in.channels, training, double(in.rows()));
+    Backward<A> to(saved.get(), gain, in.channels, training, double(in.rows()));
     T* out = input_grad ? std::get<0>(result).template mutable_data<T>() : nullptr;
     if (x.numel() > 0 && in.interleaved) backward_interleaved<T>(g, in, out, to);
     if (x.numel() > 0 && !in.interleaved) backward_planar<T>(g, in, out, to);

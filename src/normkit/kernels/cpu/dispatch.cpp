@@ -17,19 +17,23 @@ NORMKIT_DECLARE_TABLES(portable)
 #ifdef NORMKIT_X86
 NORMKIT_DECLARE_TABLES(avx2)
 NORMKIT_DECLARE_TABLES(avx512)
+namespace normkit::avx512bf16 {
+extern const Kernels<bfloat16> table_bfloat16;
+}
 #endif
 
 namespace normkit {
 namespace {
 
-enum class Isa { portable, avx2, avx512 };
+enum class Isa { portable, avx2, avx512, avx512bf16 };
+const char* const kNames[] = {"portable", "avx2", "avx512", "avx512bf16"};
 
 Isa best() {
 #ifdef NORMKIT_X86
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
-    return Isa::avx512;
+    return __builtin_cpu_supports("avx512bf16") ? Isa::avx512bf16 : Isa::avx512;
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
       __builtin_cpu_supports("f16c"))
     return Isa::avx2;
@@ -41,9 +45,8 @@ Isa best() {
 Isa choose() {
   const Isa limit = best();
   const char* wanted = std::getenv("NORMKIT_CPU");
-  if (!wanted) return limit;
-  if (!std::strcmp(wanted, "portable")) return Isa::portable;
-  if (!std::strcmp(wanted, "avx2") && limit >= Isa::avx2) return Isa::avx2;
+  for (int isa = 0; wanted && isa < int(limit); ++isa)
+    if (!std::strcmp(wanted, kNames[isa])) return Isa(isa);
   return limit;
 }
 
@@ -51,7 +54,7 @@ const Isa chosen = choose();
 
 template <class Table>
 const Table& pick(const Table& portable, const Table& avx2, const Table& avx512) {
-  return chosen == Isa::avx512 ? avx512 : chosen == Isa::avx2 ? avx2 : portable;
+  return chosen >= Isa::avx512 ? avx512 : chosen == Isa::avx2 ? avx2 : portable;
 }
 
 }  // namespace
@@ -72,6 +75,9 @@ const Kernels<float>& kernels() {
 }
 template <>
 const Kernels<bfloat16>& kernels() {
+#ifdef NORMKIT_X86
+  if (chosen == Isa::avx512bf16) return avx512bf16::table_bfloat16;
+#endif
   NORMKIT_PICK(table_bfloat16);
 }
 template <>
@@ -80,8 +86,6 @@ const Kernels<float16>& kernels() {
 }
 const Floor& floor_kernels() { NORMKIT_PICK(table_floor); }
 
-const char* instruction_set() {
-  return chosen == Isa::avx512 ? "avx512" : chosen == Isa::avx2 ? "avx2" : "portable";
-}
+const char* instruction_set() { return kNames[int(chosen)]; }
 
 }  // namespace normkit

@@ -13,8 +13,8 @@ int64_t floats(const Tensor& t) { return t.numel() * t.element_size() / int64_t(
 const float* begin_of(const Tensor& t) { return reinterpret_cast<const float*>(t.data<char>()); }
 
 template <class F>
-void by_lines(int64_t n, const F& f) {
-  parallel(n / kLine, kLine,
+void by_lines(int64_t n, Traffic traffic, const F& f) {
+  parallel(n / kLine, kLine, traffic,
            [&](int64_t begin, int64_t end) { f(begin * kLine, (end - begin) * kLine); });
 }
 
@@ -27,20 +27,22 @@ void check_target(const Tensor& target, int64_t n, bool stream) {
 void floor_copy(const Tensor& source, const Tensor& target, bool stream) {
   const int64_t n = floats(source);
   check_target(target, n, stream);
+  const Traffic way = stream ? Traffic::streamed : Traffic::cached;
   const float* from = begin_of(source);
   float* to = reinterpret_cast<float*>(target.mutable_data<char>());
-  by_lines(
-      n, [&](int64_t i, int64_t count) { floor_kernels().copy(from + i, to + i, count, stream); });
+  by_lines(n, way,
+           [&](int64_t i, int64_t count) { floor_kernels().copy(from + i, to + i, count, way); });
 }
 
 void floor_triad(const Tensor& a, const Tensor& b, const Tensor& target, bool stream) {
   const int64_t n = floats(a);
   check_target(b, n, false);
   check_target(target, n, stream);
+  const Traffic way = stream ? Traffic::streamed : Traffic::cached;
   const float *x = begin_of(a), *y = begin_of(b);
   float* to = reinterpret_cast<float*>(target.mutable_data<char>());
-  by_lines(n, [&](int64_t i, int64_t count) {
-    floor_kernels().triad(x + i, y + i, to + i, count, stream);
+  by_lines(n, way, [&](int64_t i, int64_t count) {
+    floor_kernels().triad(x + i, y + i, to + i, count, way);
   });
 }
 
@@ -49,14 +51,14 @@ volatile double unread;
 
 void floor_read(const Tensor& a) {
   const float* x = begin_of(a);
-  by_lines(floats(a),
+  by_lines(floats(a), Traffic::cached,
            [&](int64_t i, int64_t count) { unread = floor_kernels().read(x + i, count); });
 }
 
 void floor_read2(const Tensor& a, const Tensor& b) {
   check_target(b, floats(a), false);
   const float *x = begin_of(a), *y = begin_of(b);
-  by_lines(floats(a),
+  by_lines(floats(a), Traffic::cached,
            [&](int64_t i, int64_t count) { unread = floor_kernels().read2(x + i, y + i, count); });
 }
 

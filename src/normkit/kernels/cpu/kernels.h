@@ -28,20 +28,6 @@ struct accumulate<double> {
 template <class T>
 using accumulate_t = typename accumulate<T>::type;
 
-// What BatchNorm's last step, (x - mean) * scale + bias, is computed in: double for float, so that
-// the result is the exact one rounded once also where the bias cancels. A half's rounding hides
-// float's.
-template <class T>
-struct apply {
-  using type = accumulate_t<T>;
-};
-template <>
-struct apply<float> {
-  using type = double;
-};
-template <class T>
-using apply_t = typename apply<T>::type;
-
 // A mean as two numbers. (x - mean) is exact where x and mean are close, and the residual then
 // restores what rounding the mean to A took away: at an offset of 1e4 that is half of 1e-3.
 template <class A>
@@ -59,6 +45,10 @@ template <class A>
   const A mean = A(sum);
   return {mean, A((sum - double(mean)) + lost)};
 }
+
+// Where an operator's data lies, by its size: in the cores' own caches, in the one behind them, or
+// in memory, where what is written had better go straight to.
+enum class Traffic { cached, fetched, streamed };
 
 // ---------------------------------------------------------------- row norms
 // A row is n adjacent elements that share statistics. Row r of x starts at x + r * x_stride; y and
@@ -82,10 +72,11 @@ struct RowForward {
   const A* bias;
   RowStatistics<A> save;
   int64_t n;
+  double inverse_n;
   double eps;
   bool centred;
   bool outside;
-  bool stream;  // whether y is too large to be found in cache by whoever reads it next
+  Traffic traffic;
 };
 
 template <class T, class A = accumulate_t<T>>
@@ -102,73 +93,112 @@ struct RowBackward {
   int64_t block_rows;  // rows whose weight gradients are summed into one partial
   A* grad_gain;        // [blocks, n] partial sums, or null
   A* grad_bias;        // [blocks, n] partial sums, or null
-  bool stream;
+  Traffic traffic;
 };
 
 // ------------------------------------------------------------ channel norms
 // planar: (N, C, S) with the S positions of one plane adjacent.
 // interleaved: (M, C) with the C channels of one position adjacent ("channels last").
 
-struct Moments {
-  double count;
-  double mean;  // relative to the shift the caller gave
-  double m2;    // sum of squared deviations from the mean
+// Sums over a channel's elements of x - shift and of its square. peak is the largest share of
+// squares that was summed in float, unless every step was in double.
+struct Sums {
+  double sum;
+  double squares;
+  double peak;
 };
+
+// Whether squares summed in float are as good as summed in double: their roundings average out only
+// where no few of them are most of the sum.
+inline bool even(double peak, double squares) { return 8 * peak <= squares; }
 
 struct GradientSums {
   double grad;        // sum of grad_y
   double grad_x_hat;  // sum of grad_y * x_hat
 };
 
-// One channel's plane pieces: `batch` runs of `length` adjacent elements, `stride` apart.
-template <class T>
-struct Plane {
-  const T* data;
-  int64_t stride;
+// The numbers of every channel. N is a pointer to one per channel; inside a kernel, a vector.
+
+// y = (x - mean) * (scale + scale_rest) + bias; scale_rest is what rounding the scale lost.
+template <class N>
+struct Apply {
+  N mean, scale, scale_rest, bias;
+  Apply from(int64_t c) const { return {mean + c, scale + c, scale_rest + c, bias + c}; }
 };
 
-template <class T, class A = accumulate_t<T>, class P = apply_t<T>>
+// x_hat = (x - mean) * rstd + shift; the shift restores what rounding the mean lost.
+template <class N>
+struct Hat {
+  N mean, rstd, shift;
+  Hat from(int64_t c) const { return {mean + c, rstd + c, shift + c}; }
+};
+
+// grad_x = grad_y * scale + x_hat * pull + shift
+template <class N>
+struct Gradient {
+  Hat<N> hat;
+  N scale, pull, shift;
+  Gradient from(int64_t c) const { return {hat.from(c), scale + c, pull + c, shift + c}; }
+};
+
+// Planar data, or a part of it: element (n, c, s) at data[n * stride_n + c * stride_c + s].
+template <class T>
+struct Planes {
+  T* data;
+  int64_t stride_n, stride_c;
+  T* at(int64_t n, int64_t c) const { return data + n * stride_n + c * stride_c; }
+};
+struct Box {
+  int64_t batch, channels, length;
+  Traffic traffic;
+};
+
+// Interleaved data, or a part of it: element (row, c) at data[row * stride + c].
+template <class T>
+struct Rows {
+  T* data;
+  int64_t stride;
+};
+struct Span {
+  int64_t rows, channels;
+  Traffic traffic;
+};
+
+template <class T, class A = accumulate_t<T>>
 struct Kernels {
   void (*widen)(const T* from, A* to, int64_t n);
+  // total[i] = the sum of `count` partials at i, each `stride` after the last, in their order.
+  void (*add_partials)(const A* partials, int64_t count, int64_t stride, int64_t n, double* total);
 
   // Normalises rows [begin, end).
   void (*row_forward)(const RowForward<T>&, int64_t begin, int64_t end);
   // Handles row blocks [begin, end), block b being rows [b * block_rows, (b + 1) * block_rows).
   void (*row_backward)(const RowBackward<T>&, int64_t begin, int64_t end);
 
-  Moments (*planar_moments)(Plane<T> x, int64_t batch, int64_t length, A shift);
-  // y = (x - mean) * scale + bias
-  void (*planar_apply)(Plane<T> x, T* y, int64_t y_stride, int64_t batch, int64_t length, P mean,
-                       P scale, P bias);
-  GradientSums (*planar_gradient_sums)(Plane<T> grad_y, Plane<T> x, int64_t batch, int64_t length,
-                                       A mean, A residual, A rstd);
-  // grad_x = scale * (grad_y - mean_grad - ((x - mean) - residual) * mean_grad_x)
-  void (*planar_gradient)(Plane<T> grad_y, Plane<T> x, T* grad_x, int64_t grad_x_stride,
-                          int64_t batch, int64_t length, A mean, A residual, A scale, A mean_grad,
-                          A mean_grad_x);
+  // Sums are one per channel. exact: every step in double.
+  void (*planar_sums)(Planes<const T> x, Box box, const A* shift, bool exact, Sums* sums);
+  void (*planar_apply)(Planes<const T> x, Planes<T> y, Box box, Apply<const A*> channels);
+  void (*planar_gradient_sums)(Planes<const T> grad_y, Planes<const T> x, Box box,
+                               Hat<const A*> channels, GradientSums* sums);
+  void (*planar_gradient)(Planes<const T> grad_y, Planes<const T> x, Planes<T> grad_x, Box box,
+                          Gradient<const A*> channels);
 
-  // The interleaved forms of the same; per-channel numbers are arrays of length `channels`.
-  // moments: mean and m2 over the rows, relative to shift, one pair per channel.
-  void (*interleaved_moments)(const T* x, int64_t stride, int64_t rows, int64_t channels,
-                              const A* shift, double* mean, double* m2);
-  void (*interleaved_apply)(const T* x, int64_t stride, T* y, int64_t rows, int64_t channels,
-                            const P* mean, const P* scale, const P* bias);
-  void (*interleaved_gradient_sums)(const T* grad_y, int64_t grad_y_stride, const T* x,
-                                    int64_t x_stride, int64_t rows, int64_t channels, const A* mean,
-                                    const A* residual, const A* rstd, double* grad,
-                                    double* grad_x_hat);
-  void (*interleaved_gradient)(const T* grad_y, int64_t grad_y_stride, const T* x, int64_t x_stride,
-                               T* grad_x, int64_t rows, int64_t channels, const A* mean,
-                               const A* residual, const A* scale, const A* mean_grad,
-                               const A* mean_grad_x);
+  // The interleaved forms of the same; what they write is dense.
+  void (*interleaved_sums)(Rows<const T> x, Span span, const A* shift, bool exact, double* sum,
+                           double* squares, double* peak);
+  void (*interleaved_apply)(Rows<const T> x, T* y, Span span, Apply<const A*> channels);
+  void (*interleaved_gradient_sums)(Rows<const T> grad_y, Rows<const T> x, Span span,
+                                    Hat<const A*> channels, double* grad, double* grad_x_hat);
+  void (*interleaved_gradient)(Rows<const T> grad_y, Rows<const T> x, T* grad_x, Span span,
+                               Gradient<const A*> channels);
 };
 
 // ------------------------------------------------------------------ the floor
 // Memory traffic alone, for `normkit bench`. n is in floats, a multiple of 64 lest the rest be
 // left out; a streamed target is aligned to 64 bytes.
 struct Floor {
-  void (*copy)(const float* from, float* to, int64_t n, bool stream);
-  void (*triad)(const float* a, const float* b, float* to, int64_t n, bool stream);
+  void (*copy)(const float* from, float* to, int64_t n, Traffic traffic);
+  void (*triad)(const float* a, const float* b, float* to, int64_t n, Traffic traffic);
   double (*read)(const float* a, int64_t n);
   double (*read2)(const float* a, const float* b, int64_t n);
 };
@@ -179,7 +209,7 @@ const Floor& floor_kernels();
 template <class T>
 const Kernels<T>& kernels();
 
-// "avx512", "avx2" or "portable".
+// "avx512bf16", "avx512", "avx2" or "portable".
 const char* instruction_set();
 
 }  // namespace normkit

@@ -5,13 +5,6 @@
 
 namespace normkit {
 
-template <class T>
-accumulate_t<T> first_element(const T* p) {
-  accumulate_t<T> value;
-  kernels<T>().widen(p, &value, 1);
-  return value;
-}
-
 struct Layout {
   const Tensor* tensor;  // the input, or a contiguous copy of it
   int64_t batch, channels, positions;
@@ -48,6 +41,7 @@ struct Layout {
   Layout(const Layout&) = delete;
 
   int64_t rows() const { return batch * positions; }
+  int64_t bytes() const { return tensor->numel() * tensor->element_size(); }
 
   // An uninitialised dense tensor of x's shape and dtype: channels-last where x is, else
   // contiguous.

@@ -8,11 +8,11 @@ namespace normkit {
 namespace {
 
 // x as rows of n adjacent elements, each `stride` after the last; copied where it is not so.
-struct Rows {
+struct Matrix {
   const Tensor* tensor;
   int64_t count, n, stride;
 
-  Rows(const Tensor& x, const char* name, int64_t trailing) : tensor(&x) {
+  Matrix(const Tensor& x, const char* name, int64_t trailing) : tensor(&x) {
     STD_TORCH_CHECK(x.is_cpu(), "normkit: ", name, " must be on the CPU");
     const Sizes sizes = x.sizes();
     n = count = 1;
@@ -23,7 +23,7 @@ struct Rows {
     tensor = &copied_.emplace(contiguous(x));
     stride = n;
   }
-  Rows(const Rows&) = delete;
+  Matrix(const Matrix&) = delete;
 
  private:
   std::optional<Tensor> copied_;
@@ -107,7 +107,7 @@ Tensor forward(const Tensor& x, const Tensor* weight, const Tensor* bias, int64_
   const ScalarType type = x.scalar_type();
   const double eps = v.eps ? *v.eps : machine_epsilon(type);
   STD_TORCH_CHECK(eps >= 0, "normkit: eps must not be negative");
-  const Rows rows(x, "input", trailing);
+  const Matrix rows(x, "input", trailing);
   Tensor y = empty(x.sizes(), type);
   with_type(type, "input", [&](auto element) {
     using T = decltype(element);
@@ -122,15 +122,21 @@ Tensor forward(const Tensor& x, const Tensor* weight, const Tensor* bias, int64_
     p.x = rows.tensor->template data<T>();
     p.x_stride = rows.stride;
     p.y = y.template mutable_data<T>();
-    p.gain = gain.get();
+    std::vector<A> ones;  // a bias without a gain is too rare for a kernel of its own
+    if (bias && !weight) ones.assign(rows.n, A(1));
+    p.gain = ones.empty() ? gain.get() : ones.data();
     p.bias = shift.get();
     p.n = rows.n;
+    p.inverse_n = 1.0 / double(rows.n);
     p.eps = eps;
     p.centred = v.centred;
     p.outside = v.outside;
-    p.stream = past_cache<T>(rows.count * rows.n);
+    // In training the backward pass will want as much again in cache.
+    const int64_t bytes = rows.count * rows.n * int64_t(sizeof(T));
+    p.traffic = traffic(2 * bytes, (statistics ? 4 : 2) * bytes);
     const auto kernel = kernels<T>().row_forward;
-    parallel(rows.count, rows.n, [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
+    parallel(rows.count, rows.n, p.traffic,
+             [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
   });
   return y;
 }
@@ -146,7 +152,7 @@ Tensor rms_norm(const Tensor& x, const Tensor* weight, const Tensor* bias,
 }
 
 std::tuple<Tensor, Tensor> row_norm_fwd(const Tensor& x, const Tensor* weight, const Tensor* bias,
-                                        std::optional<double> eps, int64_t trailing, bool centred,
+                                        std::optional<double> eps, bool centred, int64_t trailing,
                                         bool outside, double gain_offset) {
   std::optional<Tensor> statistics;
   Tensor y = forward(x, weight, bias, trailing, {eps, centred, outside, gain_offset}, &statistics);
@@ -161,19 +167,25 @@ int64_t block_rows(int64_t rows) { return std::clamp<int64_t>(rows / 16, 8, 64);
 // Sums the blocks' partials in their order, in double, and rounds once to the parameter's dtype.
 template <class A>
 Tensor reduce_partials(const A* partials, int64_t blocks, int64_t n, const Tensor& like) {
+  constexpr int64_t kTile = 512;
   Tensor grad = empty(like.sizes(), like.scalar_type());
-  std::vector<double> sum(n, 0.0);
-  parallel(n, blocks, [&](int64_t begin, int64_t end) {
-    for (int64_t b = 0; b < blocks; ++b)
-      for (int64_t i = begin; i < end; ++i) sum[i] += partials[b * n + i];
+  with_type(like.scalar_type(), "a parameter", [&](auto element) {
+    auto* out = grad.mutable_data<decltype(rounded(element, 0))>();
+    parallel((n + kTile - 1) / kTile, kTile * blocks, [&](int64_t begin, int64_t end) {
+      double total[kTile];
+      for (int64_t i = begin * kTile; i < std::min(end * kTile, n); i += kTile) {
+        const int64_t count = std::min(kTile, n - i);
+        kernels<A>().add_partials(partials + i, blocks, n, count, total);
+        for (int64_t j = 0; j < count; ++j) out[i + j] = rounded(element, total[j]);
+      }
+    });
   });
-  fill(grad, n, [&](int64_t i) { return sum[i]; });
   return grad;
 }
 
 std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(const Tensor& grad_y, const Tensor& x,
                                                 const Tensor& statistics, const Tensor* weight,
-                                                const Tensor* bias, int64_t trailing, bool centred,
+                                                const Tensor* bias, bool centred, int64_t trailing,
                                                 bool outside, double gain_offset, bool input_grad,
                                                 bool weight_grad, bool bias_grad) {
   const Variant v{0, centred, outside, gain_offset};
@@ -185,8 +197,8 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(const Tensor& grad_y, const Tens
                   "normkit: grad_output must have the input's shape and dtype");
   weight_grad = weight_grad && weight;
   bias_grad = bias_grad && bias;
-  const Rows rows(x, "input", trailing);
-  const Rows grad_rows(grad_y, "grad_output", trailing);
+  const Matrix rows(x, "input", trailing);
+  const Matrix grad_rows(grad_y, "grad_output", trailing);
   const int64_t per_block = block_rows(rows.count);
   const int64_t blocks = rows.n == 0 ? 0 : (rows.count + per_block - 1) / per_block;
   std::tuple<Tensor, Tensor, Tensor> result{input_grad ? empty(x.sizes(), type) : none(type),
@@ -217,9 +229,10 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(const Tensor& grad_y, const Tens
     const auto bias_partials = std::make_unique_for_overwrite<A[]>(bias_grad * blocks * rows.n);
     p.grad_gain = weight_grad ? gain_partials.get() : nullptr;
     p.grad_bias = bias_grad ? bias_partials.get() : nullptr;
-    p.stream = past_cache<T>(rows.count * rows.n);
+    const int64_t bytes = 3 * rows.count * rows.n * int64_t(sizeof(T));
+    p.traffic = traffic(bytes, bytes);
     const auto kernel = kernels<T>().row_backward;
-    parallel(blocks, per_block * rows.n,
+    parallel(blocks, per_block * rows.n, p.traffic,
              [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
     if (weight_grad)
       std::get<1>(result) = reduce_partials(gain_partials.get(), blocks, rows.n, *weight);
@@ -234,6 +247,7 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(const Tensor& grad_y, const Tens
 STABLE_TORCH_LIBRARY_IMPL(normkit, CPU, m) {
   m.impl("layer_norm", &Boxed<layer_norm>::call);
   m.impl("rms_norm", &Boxed<rms_norm>::call);
+  m.impl("row_norm", &Boxed<row_norm_fwd>::call);
   m.impl("row_norm_fwd", &Boxed<row_norm_fwd>::call);
   m.impl("row_norm_bwd", &Boxed<row_norm_bwd>::call);
 }

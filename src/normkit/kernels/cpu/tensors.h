@@ -4,10 +4,15 @@
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #include <cstring>
 #include <memory>
 #include <vector>
 
+#include "cache.h"
 #include "kernels.h"
 #include "tensor.h"
 
@@ -25,12 +30,15 @@ void parallel(int64_t count, int64_t cost, const F& f) {
                               f);
 }
 
-// An output this large is not in the cores' own caches any more when it is read again; writing it
-// past them spares reading each line first. Measured: neutral from 4 MB on with a consumer right
-// behind.
-template <class T>
-bool past_cache(int64_t elements) {
-  return elements * int64_t(sizeof(T)) >= (int64_t(4) << 20);
+// The same for an f that may write past the cache: its stores are seen by all when it is done.
+template <class F>
+void parallel(int64_t count, int64_t cost, Traffic traffic, const F& f) {
+  parallel(count, cost, [&](int64_t begin, int64_t end) {
+    f(begin, end);
+#ifdef __SSE2__
+    if (traffic == Traffic::streamed) _mm_sfence();
+#endif
+  });
 }
 
 template <class T>
@@ -143,6 +151,15 @@ class Vector {
   std::unique_ptr<A[]> converted_;
   const A* data_ = nullptr;
 };
+
+inline double element(const double* p) { return *p; }
+inline double element(const float* p) { return double(*p); }
+inline double element(const bfloat16* p) {
+  return torch::headeronly::BFloat16(p->bits, torch::headeronly::BFloat16::from_bits());
+}
+inline double element(const float16* p) {
+  return torch::headeronly::Half(p->bits, torch::headeronly::Half::from_bits());
+}
 
 inline uint16_t rounded(bfloat16, float value) { return torch::headeronly::BFloat16(value).x; }
 inline uint16_t rounded(float16, float value) { return torch::headeronly::Half(value).x; }

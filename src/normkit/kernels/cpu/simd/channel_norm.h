@@ -1,4 +1,4 @@
-// Channel norms: BatchNorm's statistics, application and gradient, for planes of adjacent positions
+// Channel norms: BatchNorm's sums, application and gradient, for planes of adjacent positions
 // (planar) and for adjacent channels (interleaved).
 #pragma once
 
@@ -6,198 +6,330 @@
 
 namespace normkit::NORMKIT_ISA {
 
+// The numbers of channel c in every lane, or of the channels from c on, one in each.
+struct Same {};
+template <class A>
+inline Vec<A> lanes(const A* numbers, Same) {
+  return broadcast(*numbers);
+}
+template <class A, class W>
+inline Vec<A> lanes(const A* numbers, W width) {
+  return load(numbers, width);
+}
+
+template <class A, class W>
+NORMKIT_INLINE inline Apply<Vec<A>> vectors(const Apply<const A*>& a, int64_t c, W w) {
+  return {lanes(a.mean + c, w), lanes(a.scale + c, w), lanes(a.scale_rest + c, w),
+          lanes(a.bias + c, w)};
+}
+template <class A, class W>
+NORMKIT_INLINE inline Hat<Vec<A>> vectors(const Hat<const A*>& h, int64_t c, W w) {
+  return {lanes(h.mean + c, w), lanes(h.rstd + c, w), lanes(h.shift + c, w)};
+}
+template <class A, class W>
+NORMKIT_INLINE inline Gradient<Vec<A>> vectors(const Gradient<const A*>& g, int64_t c, W w) {
+  return {vectors(g.hat, c, w), lanes(g.scale + c, w), lanes(g.pull + c, w), lanes(g.shift + c, w)};
+}
+
+template <class T, class V>
+NORMKIT_INLINE inline V applied(const Apply<V>& a, V x) {
+  const V d = x - a.mean;
+  if (sizeof(T) < sizeof(x[0])) return fused(d, a.scale, a.bias);  // its rounding hides the rest
+  return fused(d, a.scale, fused(d, a.scale_rest, a.bias));
+}
+template <class V>
+NORMKIT_INLINE inline V x_hat(const Hat<V>& h, V x) {
+  return fused(x - h.mean, h.rstd, h.shift);
+}
+template <class V>
+NORMKIT_INLINE inline V gradient(const Gradient<V>& a, V g, V x) {
+  return fused(g, a.scale, fused(x_hat(a.hat, x), a.pull, a.shift));
+}
+
 // ----------------------------------------------------------------------- planar
-// Two passes over data small enough to stay in cache: the sums of squares never cancel.
-template <class T, class A = accumulate_t<T>>
-Moments planar_moments(Plane<T> x, int64_t batch, int64_t length, A shift) {
-  using P =
-      apply_t<T>;  // a channel may have only a few elements: their squares are summed in double
-  const double count = double(batch) * double(length);
-  const Vec<P> shifts = broadcast(P(shift));
-  double sum[1] = {};
-  for (int64_t b = 0; b < batch; ++b) {
-    const T* run = x.data + b * x.stride;
-    add_sums<1, P>(length, sum, [&](int64_t i, auto width, Vec<P>* out) NORMKIT_INLINE {
-      out[0] = load_as<P>(run + i, width) - shifts;
-    });
-  }
-  const Vec<P> centre = broadcast(P(sum[0] / count));
-  double deviation[2] = {};
-  for (int64_t b = 0; b < batch; ++b) {
-    const T* run = x.data + b * x.stride;
-    add_sums<2, P>(length, deviation, [&](int64_t i, auto width, Vec<P>* out) NORMKIT_INLINE {
-      fetch(run + batch * x.stride + i);
-      const Vec<P> d = (load_as<P>(run + i, width) - shifts) - centre;
-      out[0] = d;
-      out[1] = d * d;
-    });
-  }
-  // The mean was rounded to P for the second pass; what that left over mends both results.
-  const double rest = deviation[0] / count;
-  return {count, double(P(sum[0] / count)) + rest, deviation[1] - deviation[0] * rest};
+// sweep, but where lines are to be written past the cache only whole ones are: those that two
+// planes share are not.
+template <Traffic kTraffic, class A, class T, class Body>
+NORMKIT_INLINE inline void sweep_lines(const T* to, int64_t length, Body&& body) {
+  if (kTraffic != Traffic::streamed) return sweep<A>(0, length, body);
+  constexpr int64_t kLine = 64 / sizeof(T);
+  const auto piecewise = [&](int64_t begin, int64_t end) NORMKIT_INLINE {
+    for (int64_t i = begin; i < end; i += kLanes<A>)
+      body(0, i, Part{end - i < kLanes<A> ? int(end - i) : kLanes<A>});
+  };
+  const int64_t before = (64 - int64_t((uintptr_t)to % 64)) % 64 / int64_t(sizeof(T));
+  const int64_t first = before < length ? before : length;
+  const int64_t last = first + (length - first) / kLine * kLine;
+  piecewise(0, first);
+  sweep<A>(first, last, body);
+  piecewise(last, length);
 }
 
-template <class T, class P = apply_t<T>>
-void planar_apply(Plane<T> x, T* y, int64_t y_stride, int64_t batch, int64_t length, P mean,
-                  P scale, P bias) {
-  const Vec<P> means = broadcast(mean), scales = broadcast(scale), biases = broadcast(bias);
-  for (int64_t b = 0; b < batch; ++b) {
-    const T* from = x.data + b * x.stride;
-    T* to = y + b * y_stride;
-    sweep<P>(0, length, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-      fetch_to_write(to + y_stride + i);
-      store(to + i, (load_as<P>(from + i, width) - means) * scales + biases, width);
-    });
+// body(n, c) for every plane, in the order they lie in memory.
+template <class Body>
+NORMKIT_INLINE inline void by_planes(const Box& box, Body&& body) {
+  for (int64_t n = 0; n < box.batch; ++n)
+    for (int64_t c = 0; c < box.channels; ++c) body(n, c);
+}
+
+// Two sums for every channel, plane by plane as they lie in memory; term(n, c) makes the terms of a
+// plane, keep(c, sums) takes the result.
+template <class P, class Term, class Keep>
+NORMKIT_INLINE inline void sum_planes(const Box& box, Term&& term, Keep&& keep) {
+  constexpr int64_t kTogether = 32;
+  for (int64_t first = 0; first < box.channels; first += kTogether) {
+    const int64_t rest = box.channels - first, count = rest < kTogether ? rest : kTogether;
+    Wide<2> wide[kTogether];
+    by_planes({box.batch, count, box.length, box.traffic},
+              [&](int64_t n, int64_t c)
+                  NORMKIT_INLINE { add_sums<2, P>(box.length, wide[c], term(n, first + c)); });
+    for (int64_t c = 0; c < count; ++c) keep(first + c, wide[c]);
   }
 }
 
-template <class T, class A = accumulate_t<T>>
-GradientSums planar_gradient_sums(Plane<T> grad_y, Plane<T> x, int64_t batch, int64_t length,
-                                  A mean, A residual, A rstd) {
-  const Vec<A> means = broadcast(mean), residuals = broadcast(residual), rstds = broadcast(rstd);
-  double sum[2] = {};
-  for (int64_t b = 0; b < batch; ++b) {
-    const T* g = grad_y.data + b * grad_y.stride;
-    const T* run = x.data + b * x.stride;
-    add_sums<2, A>(length, sum, [&](int64_t i, auto width, Vec<A>* out) NORMKIT_INLINE {
-      fetch(g + grad_y.stride + i);
-      fetch(run + x.stride + i);
-      out[0] = load(g + i, width);
-      out[1] = out[0] * (((load(run + i, width) - means) - residuals) * rstds);
-    });
-  }
-  return {sum[0], sum[1]};
+template <class P, class T, class A>
+inline void sums_in(Planes<const T> x, const Box& box, const A* shift, Sums* sums) {
+  sum_planes<P>(
+      box,
+      [&](int64_t n, int64_t c) NORMKIT_INLINE {
+        return [from = x.at(n, c), shifts = broadcast(P(shift[c]))](int, int64_t i, auto width,
+                                                                    Vec<P>* out) NORMKIT_INLINE {
+          const Vec<P> d = load_as<P>(from + i, width) - shifts;
+          out[0] = d * d;
+          out[1] = d;
+        };
+      },
+      [&](int64_t c, const Wide<2>& w)
+          NORMKIT_INLINE { sums[c] = {w.total(1), w.total(0), w.largest()}; });
 }
 
 template <class T, class A = accumulate_t<T>>
-void planar_gradient(Plane<T> grad_y, Plane<T> x, T* grad_x, int64_t grad_x_stride, int64_t batch,
-                     int64_t length, A mean, A residual, A scale, A mean_grad, A mean_grad_x) {
-  const Vec<A> means = broadcast(mean), residuals = broadcast(residual);
-  const Vec<A> scales = broadcast(scale), shifts = broadcast(mean_grad);
-  const Vec<A> pulls = broadcast(mean_grad_x);
-  for (int64_t b = 0; b < batch; ++b) {
-    const T* g = grad_y.data + b * grad_y.stride;
-    const T* from = x.data + b * x.stride;
-    T* to = grad_x + b * grad_x_stride;
-    sweep<A>(0, length, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-      fetch(g + grad_y.stride + i);
-      fetch(from + x.stride + i);
-      fetch_to_write(to + grad_x_stride + i);
-      const Vec<A> d = (load(from + i, width) - means) - residuals;
-      store(to + i, ((load(g + i, width) - shifts) - d * pulls) * scales, width);
+void planar_sums(Planes<const T> x, Box box, const A* shift, bool exact, Sums* sums) {
+  exact ? sums_in<double>(x, box, shift, sums) : sums_in<A>(x, box, shift, sums);
+}
+
+template <class T, class A = accumulate_t<T>>
+void planar_gradient_sums(Planes<const T> grad_y, Planes<const T> x, Box box,
+                          Hat<const A*> channels, GradientSums* sums) {
+  sum_planes<A>(
+      box,
+      [&](int64_t n, int64_t c) NORMKIT_INLINE {
+        return [g = grad_y.at(n, c), from = x.at(n, c), numbers = vectors(channels, c, Same{})](
+                   int, int64_t i, auto width, Vec<A>* out) NORMKIT_INLINE {
+          out[0] = load(g + i, width);
+          out[1] = out[0] * x_hat(numbers, load(from + i, width));
+        };
+      },
+      [&](int64_t c, const Wide<2>& w) NORMKIT_INLINE { sums[c] = {w.total(0), w.total(1)}; });
+}
+
+template <class T, class A = accumulate_t<T>>
+void planar_apply(Planes<const T> x, Planes<T> y, Box box, Apply<const A*> channels) {
+  with_traffic(box.traffic, [&](auto traffic) {
+    by_planes(box, [&](int64_t n, int64_t c) NORMKIT_INLINE {
+      const auto numbers = vectors(channels, c, Same{});
+      const T* from = x.at(n, c);
+      T* to = y.at(n, c);
+      sweep_lines<traffic.value, A>(to, box.length, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+        store_to<traffic.value>(to + i, applied<T>(numbers, load(from + i, width)), width);
+      });
     });
-  }
+  });
+}
+
+template <class T, class A = accumulate_t<T>>
+void planar_gradient(Planes<const T> grad_y, Planes<const T> x, Planes<T> grad_x, Box box,
+                     Gradient<const A*> channels) {
+  with_traffic(box.traffic, [&](auto traffic) {
+    by_planes(box, [&](int64_t n, int64_t c) NORMKIT_INLINE {
+      const auto numbers = vectors(channels, c, Same{});
+      const T *g = grad_y.at(n, c), *from = x.at(n, c);
+      T* to = grad_x.at(n, c);
+      sweep_lines<traffic.value, A>(to, box.length, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+        store_to<traffic.value>(
+            to + i, gradient(numbers, load(g + i, width), load(from + i, width)), width);
+      });
+    });
+  });
 }
 
 // ------------------------------------------------------------------ interleaved
-// Rows handled together: few enough to be read twice from cache, and enough for a channel's numbers
-// to be loaded once for many of them.
+// Sums: a block of columns keeps its sums in registers while it goes down this many rows.
 constexpr int64_t kRowsPerPass = 32;
+constexpr int kColumns = NORMKIT_VECTOR_BYTES == 64 ? 4 : 2;  // vectors in a block
 constexpr int64_t kRowsAhead = 16;  // how far ahead of a single pass the next rows are fetched
 
-// body(first, last) for the rows of every pass.
-template <class Body>
-NORMKIT_INLINE inline void passes(int64_t rows, Body&& body) {
-  for (int64_t first = 0; first < rows; first += kRowsPerPass)
-    body(first, rows - first < kRowsPerPass ? rows : first + kRowsPerPass);
-}
+// body(columns, c, first, last, width): `columns` vectors from channel c on, rows [first, last).
+template <int N>
+struct Columns {
+  static constexpr int count = N;
+};
 
-template <class A>
-inline int lanes_at(int64_t channels, int64_t c) {
-  return channels - c < kLanes<A> ? int(channels - c) : kLanes<A>;
-}
-
-template <class T, class A = accumulate_t<T>>
-void interleaved_moments(const T* x, int64_t stride, int64_t rows, int64_t channels, const A* shift,
-                         double* mean, double* m2) {
-  using P = apply_t<T>;  // a channel may have only a few rows: their squares are summed in double
-  for (int64_t c = 0; c < channels; ++c) mean[c] = m2[c] = 0;
-  passes(rows, [&](int64_t first, int64_t last) NORMKIT_INLINE {
-    const double n = double(last - first), total = double(last);
-    // Chan's formula for the rows so far and these n; the two shares are the same for all channels.
-    const double share = n / total, weight = double(first) * share;
-    const P inverse_n = P(1) / P(last - first);
-    sweep<P>(0, channels, [&](int, int64_t c, auto width) NORMKIT_INLINE {
-      const Vec<P> shifts = load_as<P>(shift + c, width);
-      Vec<P> sum{}, left{},
-          squares{};  // left: the deviations' sum, what rounding the mean left over
-      for (int64_t r = first; r < last; ++r) sum += load_as<P>(x + r * stride + c, width) - shifts;
-      const Vec<P> centre = sum * inverse_n;
-      for (int64_t r = first; r < last; ++r) {
-        fetch(x + (r + kRowsPerPass) * stride + c);
-        const Vec<P> d = (load_as<P>(x + r * stride + c, width) - shifts) - centre;
-        left += d;
-        squares += d * d;
-      }
-      for (int lane = 0; lane < lanes_at<P>(channels, c); ++lane) {
-        const double rest = double(left[lane]) / n;
-        const double delta = double(centre[lane]) + rest - mean[c + lane];
-        mean[c + lane] += delta * share;
-        m2[c + lane] += (double(squares[lane]) - rest * rest * n) + delta * delta * weight;
-      }
-    });
-  });
-}
-
-template <class T, class P = apply_t<T>>
-void interleaved_apply(const T* x, int64_t stride, T* y, int64_t rows, int64_t channels,
-                       const P* mean, const P* scale, const P* bias) {
-  for (int64_t r = 0; r < rows; ++r) {
-    const T* from = x + r * stride;
-    T* to = y + r * channels;
-    sweep<P>(0, channels, [&](int, int64_t c, auto width) NORMKIT_INLINE {
-      fetch(from + kRowsAhead * stride + c);
-      fetch_to_write(to + kRowsAhead * channels + c);
-      const Vec<P> d = load_as<P>(from + c, width) - load(mean + c, width);
-      store(to + c, d * load(scale + c, width) + load(bias + c, width), width);
-    });
+template <class P, class Body>
+NORMKIT_INLINE inline void by_columns(const Span& span, Body&& body) {
+  constexpr int L = kLanes<P>;
+  for (int64_t first = 0; first < span.rows; first += kRowsPerPass) {
+    const int64_t last = first + kRowsPerPass < span.rows ? first + kRowsPerPass : span.rows;
+    int64_t c = 0;
+    for (; c + kColumns * L <= span.channels; c += kColumns * L)
+      body(Columns<kColumns>{}, c, first, last, Full{});
+    for (; c + L <= span.channels; c += L) body(Columns<1>{}, c, first, last, Full{});
+    if (c < span.channels) body(Columns<1>{}, c, first, last, Part{int(span.channels - c)});
   }
 }
 
-template <class T, class A = accumulate_t<T>>
-void interleaved_gradient_sums(const T* grad_y, int64_t grad_y_stride, const T* x, int64_t x_stride,
-                               int64_t rows, int64_t channels, const A* mean, const A* residual,
-                               const A* rstd, double* grad, double* grad_x_hat) {
-  for (int64_t c = 0; c < channels; ++c) grad[c] = grad_x_hat[c] = 0;
-  passes(rows, [&](int64_t first, int64_t last) NORMKIT_INLINE {
-    sweep<A>(0, channels, [&](int, int64_t c, auto width) NORMKIT_INLINE {
-      const Vec<A> means = load(mean + c, width), residuals = load(residual + c, width);
-      const Vec<A> rstds = load(rstd + c, width);
-      Vec<A> g_sum{}, gx_sum{};
-      for (int64_t r = first; r < last; ++r) {
-        fetch(grad_y + (r + kRowsPerPass) * grad_y_stride + c);
-        fetch(x + (r + kRowsPerPass) * x_stride + c);
-        const Vec<A> g = load(grad_y + r * grad_y_stride + c, width);
-        g_sum += g;
-        gx_sum += g * (((load(x + r * x_stride + c, width) - means) - residuals) * rstds);
-      }
-      for (int lane = 0; lane < lanes_at<A>(channels, c); ++lane) {
-        grad[c + lane] += double(g_sum[lane]);
-        grad_x_hat[c + lane] += double(gx_sum[lane]);
-      }
-    });
-  });
+// to[i] = f(to[i], v[i]) in double.
+template <class W, class F>
+NORMKIT_INLINE inline void update(double* to, Vec<double> v, W width, const F& f) {
+  store(to, f(load(to, width), v), width);
+}
+template <class F>
+NORMKIT_INLINE inline void update(double* to, Vec<float> v, Full, const F& f) {
+  update(to, half<0>(v), Full{}, f);
+  update(to + kLanes<double>, half<1>(v), Full{}, f);
+}
+template <class F>
+NORMKIT_INLINE inline void update(double* to, Vec<float> v, Part part, const F& f) {
+  constexpr int L = kLanes<double>;
+  update(to, half<0>(v), Part{part.n < L ? part.n : L}, f);
+  if (part.n > L) update(to + L, half<1>(v), Part{part.n - L}, f);
+}
+template <class V, class W>
+NORMKIT_INLINE inline void add_to(double* total, V v, W width) {
+  update(total, v, width, [](Vec<double> a, Vec<double> b) { return a + b; });
+}
+template <class V, class W>
+NORMKIT_INLINE inline void raise_to(double* peak, V v, W width) {
+  update(peak, v, width, [](Vec<double> a, Vec<double> b) { return larger(a, b); });
+}
+
+template <class P, class T, class A>
+inline void column_sums(Rows<const T> x, const Span& span, const A* shift, double* sum,
+                        double* squares, double* peak) {
+  by_columns<P>(
+      span, [&](auto columns, int64_t c, int64_t first, int64_t last, auto width) NORMKIT_INLINE {
+        constexpr int V = decltype(columns)::count, L = kLanes<P>;
+        Vec<P> shifts[V], s[V] = {}, q[V] = {};
+        for (int v = 0; v < V; ++v) shifts[v] = load_as<P>(shift + c + v * L, width);
+        for (int64_t r = first; r < last; ++r) {
+          const T* row = x.data + r * x.stride + c;
+          for (int v = 0; v < V; ++v) {
+            fetch<Traffic::fetched>(v, row + kRowsPerPass * x.stride + v * L);
+            const Vec<P> d = load_as<P>(row + v * L, width) - shifts[v];
+            s[v] += d;
+            q[v] = fused(d, d, q[v]);
+          }
+        }
+        for (int v = 0; v < V; ++v) {
+          add_to(sum + c + v * L, s[v], width);
+          add_to(squares + c + v * L, q[v], width);
+          if (sizeof(P) == sizeof(float)) raise_to(peak + c + v * L, q[v], width);
+        }
+      });
 }
 
 template <class T, class A = accumulate_t<T>>
-void interleaved_gradient(const T* grad_y, int64_t grad_y_stride, const T* x, int64_t x_stride,
-                          T* grad_x, int64_t rows, int64_t channels, const A* mean,
-                          const A* residual, const A* scale, const A* mean_grad,
-                          const A* mean_grad_x) {
-  for (int64_t r = 0; r < rows; ++r) {
-    const T* g = grad_y + r * grad_y_stride;
-    const T* from = x + r * x_stride;
-    T* to = grad_x + r * channels;
-    sweep<A>(0, channels, [&](int, int64_t c, auto width) NORMKIT_INLINE {
-      fetch(from + kRowsAhead * x_stride + c);
-      fetch(g + kRowsAhead * grad_y_stride + c);
-      fetch_to_write(to + kRowsAhead * channels + c);
-      const Vec<A> d = (load(from + c, width) - load(mean + c, width)) - load(residual + c, width);
-      const Vec<A> pulled =
-          (load(g + c, width) - load(mean_grad + c, width)) - d * load(mean_grad_x + c, width);
-      store(to + c, pulled * load(scale + c, width), width);
-    });
-  }
+void interleaved_sums(Rows<const T> x, Span span, const A* shift, bool exact, double* sum,
+                      double* squares, double* peak) {
+  for (int64_t c = 0; c < span.channels; ++c) sum[c] = squares[c] = peak[c] = 0;
+  exact ? column_sums<double>(x, span, shift, sum, squares, peak)
+        : column_sums<A>(x, span, shift, sum, squares, peak);
+}
+
+template <class T, class A = accumulate_t<T>>
+void interleaved_gradient_sums(Rows<const T> grad_y, Rows<const T> x, Span span,
+                               Hat<const A*> channels, double* grad, double* grad_x_hat) {
+  for (int64_t c = 0; c < span.channels; ++c) grad[c] = grad_x_hat[c] = 0;
+  by_columns<A>(
+      span, [&](auto columns, int64_t c, int64_t first, int64_t last, auto width) NORMKIT_INLINE {
+        constexpr int V = decltype(columns)::count, L = kLanes<A>;
+        Hat<Vec<A>> numbers[V];
+        Vec<A> g_sum[V] = {}, gx_sum[V] = {};
+        for (int v = 0; v < V; ++v) numbers[v] = vectors(channels, c + v * L, width);
+        for (int64_t r = first; r < last; ++r) {
+          const T *g_row = grad_y.data + r * grad_y.stride + c, *row = x.data + r * x.stride + c;
+          for (int v = 0; v < V; ++v) {
+            fetch<Traffic::fetched>(v, g_row + kRowsPerPass * grad_y.stride + v * L);
+            fetch<Traffic::fetched>(v, row + kRowsPerPass * x.stride + v * L);
+            const Vec<A> g = load(g_row + v * L, width);
+            g_sum[v] += g;
+            gx_sum[v] = fused(g, x_hat(numbers[v], load(row + v * L, width)), gx_sum[v]);
+          }
+        }
+        for (int v = 0; v < V; ++v) {
+          add_to(grad + c + v * L, g_sum[v], width);
+          add_to(grad_x_hat + c + v * L, gx_sum[v], width);
+        }
+      });
+}
+
+// R rows at a time, so that a channel's numbers are loaded once for all of them.
+template <int R, Traffic kTraffic, class T, class A>
+inline void apply_columns(const T* x, int64_t stride, T* y, int64_t n,
+                          const Apply<const A*>& channels) {
+  sweep<A>(0, n, [&](int k, int64_t c, auto width) NORMKIT_INLINE {
+    const auto numbers = vectors(channels, c, width);
+    for (int r = 0; r < R; ++r) {
+      fetch<kTraffic>(k, x + (r + kRowsAhead) * stride + c);
+      fetch_to_write<kTraffic>(k, y + (r + kRowsAhead) * n + c);
+      store_to<kTraffic>(y + r * n + c, applied<T>(numbers, load(x + r * stride + c, width)),
+                         width);
+    }
+  });
+}
+
+template <Traffic kTraffic, class T, class A>
+inline void apply_span(Rows<const T> x, T* y, const Span& span, const Apply<const A*>& channels) {
+  int64_t r = 0;
+  for (; r + 4 <= span.rows; r += 4)
+    apply_columns<4, kTraffic>(x.data + r * x.stride, x.stride, y + r * span.channels,
+                               span.channels, channels);
+  for (; r < span.rows; ++r)
+    apply_columns<1, kTraffic>(x.data + r * x.stride, x.stride, y + r * span.channels,
+                               span.channels, channels);
+}
+
+template <class T, class A = accumulate_t<T>>
+void interleaved_apply(Rows<const T> x, T* y, Span span, Apply<const A*> channels) {
+  with_traffic(for_rows(span.traffic, y, span.channels),
+               [&](auto traffic) { apply_span<traffic.value>(x, y, span, channels); });
+}
+
+template <int R, Traffic kTraffic, class T, class A>
+inline void gradient_columns(const T* grad_y, int64_t grad_y_stride, const T* x, int64_t x_stride,
+                             T* grad_x, int64_t n, const Gradient<const A*>& channels) {
+  sweep<A>(0, n, [&](int k, int64_t c, auto width) NORMKIT_INLINE {
+    const auto numbers = vectors(channels, c, width);
+    for (int r = 0; r < R; ++r) {
+      fetch<kTraffic>(k, x + (r + kRowsAhead) * x_stride + c);
+      fetch<kTraffic>(k, grad_y + (r + kRowsAhead) * grad_y_stride + c);
+      fetch_to_write<kTraffic>(k, grad_x + (r + kRowsAhead) * n + c);
+      store_to<kTraffic>(grad_x + r * n + c,
+                         gradient(numbers, load(grad_y + r * grad_y_stride + c, width),
+                                  load(x + r * x_stride + c, width)),
+                         width);
+    }
+  });
+}
+
+template <Traffic kTraffic, class T, class A>
+inline void gradient_span(Rows<const T> g, Rows<const T> x, T* grad_x, const Span& span,
+                          const Gradient<const A*>& channels) {
+  int64_t r = 0;
+  for (; r + 4 <= span.rows; r += 4)
+    gradient_columns<4, kTraffic>(g.data + r * g.stride, g.stride, x.data + r * x.stride, x.stride,
+                                  grad_x + r * span.channels, span.channels, channels);
+  for (; r < span.rows; ++r)
+    gradient_columns<1, kTraffic>(g.data + r * g.stride, g.stride, x.data + r * x.stride, x.stride,
+                                  grad_x + r * span.channels, span.channels, channels);
+}
+
+template <class T, class A = accumulate_t<T>>
+void interleaved_gradient(Rows<const T> grad_y, Rows<const T> x, T* grad_x, Span span,
+                          Gradient<const A*> channels) {
+  with_traffic(for_rows(span.traffic, grad_x, span.channels), [&](auto traffic) {
+    gradient_span<traffic.value>(grad_y, x, grad_x, span, channels);
+  });
 }
 
 }  // namespace normkit::NORMKIT_ISA

@@ -28,78 +28,124 @@ inline void set_root(Scalars<A>& s, double var, const RowForward<T>& p) {
   }
 }
 
+// About a row's mean: what its elements are summed relative to, so that their squares don't cancel.
+template <class T, class A = accumulate_t<T>>
+inline A rough_mean(const T* x, int64_t n) {
+  constexpr int L = kLanes<A>;
+  if (n < 4 * L) return load_one(x);
+  return A(add_lanes((load(x) + load(x + L)) + (load(x + 2 * L) + load(x + 3 * L))) / (4 * L));
+}
+
+// The sums of x - shift and of its square in one pass, each step in P, and what follows from them.
+// Returns whether they can be relied on.
+template <bool kCentred, Traffic kTraffic, class P, class T, class A = accumulate_t<T>>
+inline bool sum_row(const T* x, T* y, const RowForward<T>& p, A shift, Scalars<A>& s) {
+  const Vec<P> shifts = broadcast(P(shift));
+  Wide<1 + kCentred> sums;
+  add_sums<1 + kCentred, P>(p.n, sums,
+                            [&](int k, int64_t i, auto width, Vec<P>* out) NORMKIT_INLINE {
+                              fetch_to_write<kTraffic>(k, y + i);
+                              Vec<P> d = load_as<P>(x + i, width);
+                              if (kCentred) d -= shifts;
+                              out[0] = d * d;
+                              if (kCentred) out[1] = d;
+                            });
+  const double squares = sums.total(0) * p.inverse_n;
+  const double mean = kCentred ? sums.total(1) * p.inverse_n : 0.0;
+  const double var = squares - mean * mean;
+  if (kCentred) s.centre = split_mean<A>(shift, mean);
+  set_root(s, var < 0 ? 0.0 : var, p);
+  if (kCentred && mean * mean > var)
+    return false;  // more than a standard deviation off: they cancel
+  return sizeof(T) != sizeof(float) || sizeof(P) == sizeof(double) ||
+         even(sums.largest() * p.inverse_n, squares);
+}
+
 template <bool kCentred, class T, class A = accumulate_t<T>>
+__attribute__((noinline)) void sum_row_in_double(const T* x, T* y, const RowForward<T>& p, A shift,
+                                                 Scalars<A>& s) {
+  if (!sum_row<kCentred, Traffic::cached, double>(x, y, p, shift, s) && kCentred)
+    sum_row<kCentred, Traffic::cached, double>(x, y, p, s.centre.mean, s);
+}
+
+// Shorter rows of float are summed in double: no crowd of roundings averages out.
+constexpr int64_t kFewTerms = 256;
+
+template <bool kCentred, Traffic kTraffic, class T, class A = accumulate_t<T>>
 inline Scalars<A> row_statistics(const T* x, T* y, const RowForward<T>& p) {
   Scalars<A> s{};
-  if (kCentred) {
-    const A shift = load_one(x);
-    const Vec<A> shifts = broadcast(shift);
-    double sum[1] = {};
-    add_sums<1, A>(p.n, sum, [&](int64_t i, auto width, Vec<A>* out) NORMKIT_INLINE {
-      out[0] = load(x + i, width) - shifts;
-    });
-    s.centre = split_mean<A>(shift, sum[0] / double(p.n));
-  }
-  const Vec<A> mean = broadcast(s.centre.mean), residual = broadcast(s.centre.residual);
-  double squares[1] = {};
-  add_sums<1, A>(p.n, squares, [&](int64_t i, auto width, Vec<A>* out) NORMKIT_INLINE {
-    if (!p.stream) fetch_to_write(y + i);
-    Vec<A> d = load(x + i, width);
-    if (kCentred) d = (d - mean) - residual;
-    out[0] = d * d;
-  });
-  set_root(s, squares[0] / double(p.n), p);
+  const A shift = kCentred ? rough_mean(x, p.n) : A(0);
+  if (sizeof(T) == sizeof(float) && p.n < kFewTerms)
+    sum_row_in_double<kCentred>(x, y, p, shift, s);
+  else if (!sum_row<kCentred, kTraffic, A>(x, y, p, shift, s))
+    sum_row_in_double<kCentred>(x, y, p, kCentred ? s.centre.mean : A(0), s);
   return s;
 }
 
-// A row's x_hat as a rounded product and what is missing from it to the exact one: rstd's rounding,
-// the product's, and the mean's. Added back with the gain, they leave an output in float within
-// about one unit in the last place; without them five roundings add up.
-template <class A>
-struct Normalized {
-  Vec<A> product, rest;
-};
+enum class Affine { none, gain, gain_and_bias };
 
-template <bool kCentred, class A>
+// x_hat, times gain, plus bias. In full precision what is missing from the product to the exact
+// x_hat (rstd's rounding, the product's own, the mean's) is added back, which leaves an output
+// within about one unit in the last place; without it five roundings add up. A half's own rounding
+// hides them.
+template <bool kCentred, class T, class A = accumulate_t<T>>
 struct Normalizer {
   Vec<A> mean, rstd, rstd_rest, shift;
 
+  Normalizer() = default;
   explicit Normalizer(const Scalars<A>& s)
       : mean(broadcast(s.centre.mean)),
         rstd(broadcast(A(s.rstd))),
         rstd_rest(broadcast(A(s.rstd - double(A(s.rstd))))),
         shift(broadcast(A(-double(s.centre.residual) * s.rstd))) {}
 
-  Normalized<A> operator()(Vec<A> x) const {
+  template <Affine kAffine>
+  NORMKIT_INLINE Vec<A> apply(Vec<A> x, Vec<A> gain, Vec<A> bias) const {
+    constexpr bool kHalf = sizeof(T) < sizeof(A);
     const Vec<A> d = kCentred ? x - mean : x;
+    if (kHalf && kAffine == Affine::none) return d * rstd;
+    if (kHalf && kAffine == Affine::gain) return d * rstd * gain;
+    if (kHalf) return fused(d * rstd, gain, bias);
+    if (kAffine == Affine::none || !kCentred) {
+      const Vec<A> v = fused(d, rstd, kCentred ? fused(d, rstd_rest, shift) : d * rstd_rest);
+      if (kAffine == Affine::none) return v;
+      return kAffine == Affine::gain ? v * gain : fused(v, gain, bias);
+    }
     const Vec<A> product = d * rstd;
-    const Vec<A> rest = fused(d, rstd, -product);
-    return {product, fused(d, rstd_rest, kCentred ? rest + shift : rest)};
+    const Vec<A> rest = fused(d, rstd_rest, fused(d, rstd, -product) + shift);
+    return fused(product, gain, kAffine == Affine::gain ? rest * gain : fused(rest, gain, bias));
   }
 };
 
-template <bool kCentred, bool kGain, bool kBias, bool kStream, class T, class A = accumulate_t<T>>
-inline void apply_row(const T* x, T* y, const RowForward<T>& p, const Scalars<A>& s) {
-  const T* next = x + p.x_stride;
-  const Normalizer<kCentred, A> normalize(s);
-  sweep<A>(0, p.n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-    fetch(next + i);
-    const Normalized<A> x_hat = normalize(load(x + i, width));
-    Vec<A> rest = x_hat.rest;
-    if (kGain) rest = rest * load(p.gain + i, width);
-    if (kBias) rest = rest + load(p.bias + i, width);
-    Vec<A> v = x_hat.product + rest;
-    if (kGain) v = fused(x_hat.product, load(p.gain + i, width), rest);
-    store_to<kStream>(y + i, v, width);
+// R rows at a time, so that gain and bias are loaded once for all of them.
+template <int R, bool kCentred, Traffic kTraffic, Affine kAffine, class T,
+          class A = accumulate_t<T>>
+inline void apply_rows(const T* x, T* y, const RowForward<T>& p, const Scalars<A>* s) {
+  Normalizer<kCentred, T> normalize[R];
+  for (int r = 0; r < R; ++r) normalize[r] = Normalizer<kCentred, T>(s[r]);
+  const T* from[R];
+  T* to[R];
+  for (int r = 0; r < R; ++r) from[r] = x + r * p.x_stride, to[r] = y + r * p.n;
+  const A *gain = p.gain, *bias = p.bias;
+  const int64_t ahead = R * p.x_stride;
+  sweep<A>(0, p.n, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
+    Vec<A> gains{}, biases{};
+    if (kAffine != Affine::none) gains = load(gain + i, width);
+    if (kAffine == Affine::gain_and_bias) biases = load(bias + i, width);
+    for (int r = 0; r < R; ++r) {
+      fetch<kTraffic>(k, from[r] + ahead + i);
+      const Vec<A> v = load(from[r] + i, width);
+      store_to<kTraffic>(to[r] + i, normalize[r].template apply<kAffine>(v, gains, biases), width);
+    }
   });
 }
 
-template <bool kCentred, bool kStream, class T>
-inline void apply_row(const T* x, T* y, const RowForward<T>& p, const Scalars<accumulate_t<T>>& s) {
-  if (p.gain && p.bias) return apply_row<kCentred, true, true, kStream>(x, y, p, s);
-  if (p.gain) return apply_row<kCentred, true, false, kStream>(x, y, p, s);
-  if (p.bias) return apply_row<kCentred, false, true, kStream>(x, y, p, s);
-  return apply_row<kCentred, false, false, kStream>(x, y, p, s);
+template <int R, bool kCentred, Traffic kTraffic, class T>
+inline void apply_rows(const T* x, T* y, const RowForward<T>& p,
+                       const Scalars<accumulate_t<T>>* s) {
+  if (p.bias) return apply_rows<R, kCentred, kTraffic, Affine::gain_and_bias>(x, y, p, s);
+  if (p.gain) return apply_rows<R, kCentred, kTraffic, Affine::gain>(x, y, p, s);
+  return apply_rows<R, kCentred, kTraffic, Affine::none>(x, y, p, s);
 }
 
 // A row whose squares leave float's range, once more in double: one element at a time, for it is
@@ -128,104 +174,130 @@ __attribute__((noinline)) Scalars<A> redo_row(const T* x, T* y, const RowForward
 // eps.
 inline bool in_range(double var, double eps) { return var < 1e37 && (var > 1e-25 || eps > 1e-25); }
 
-template <bool kCentred, class T>
-inline void forward_rows(const RowForward<T>& p, int64_t begin, int64_t end) {
-  using A = accumulate_t<T>;
-  for (int64_t row = begin; row < end; ++row) {
-    const T* x = p.x + row * p.x_stride;
-    T* y = p.y + row * p.n;
-    auto s = row_statistics<kCentred>(x, y, p);
-    if (sizeof(A) == sizeof(float) && !in_range(s.var, p.eps))
-      s = redo_row<kCentred>(x, y, p);
-    else if (p.stream && streamable(y))
-      apply_row<kCentred, true>(x, y, p, s);
-    else
-      apply_row<kCentred, false>(x, y, p, s);
-    if (p.save.rstd) p.save.rstd[row] = A(s.rstd);
-    if (p.save.mean) p.save.mean[row] = s.centre.mean;
-    if (p.save.residual) p.save.residual[row] = s.centre.residual;
-    if (p.save.slope) p.save.slope[row] = A(s.slope);
+template <class A>
+inline void save_row(const RowStatistics<A>& save, int64_t row, const Scalars<A>& s) {
+  if (save.rstd) save.rstd[row] = A(s.rstd);
+  if (save.mean) save.mean[row] = s.centre.mean;
+  if (save.residual) save.residual[row] = s.centre.residual;
+  if (save.slope) save.slope[row] = A(s.slope);
+}
+
+template <int R, bool kCentred, Traffic kTraffic, class T, class A = accumulate_t<T>>
+inline void forward_rows(const RowForward<T>& p, int64_t row) {
+  const T* x = p.x + row * p.x_stride;
+  T* y = p.y + row * p.n;
+  Scalars<A> s[R];
+  bool plain[R], all_plain = true;
+  for (int r = 0; r < R; ++r) {
+    s[r] = row_statistics<kCentred, kTraffic>(x + r * p.x_stride, y + r * p.n, p);
+    plain[r] = sizeof(A) == sizeof(double) || in_range(s[r].var, p.eps);
+    all_plain &= plain[r];
   }
-  if (p.stream) fence();
+  if (all_plain) apply_rows<R, kCentred, kTraffic>(x, y, p, s);
+  for (int r = 0; r < R; ++r) {
+    const T* own_x = x + r * p.x_stride;
+    T* own_y = y + r * p.n;
+    if (!plain[r])
+      s[r] = redo_row<kCentred>(own_x, own_y, p);
+    else if (!all_plain)
+      apply_rows<1, kCentred, Traffic::cached>(own_x, own_y, p, &s[r]);
+    save_row(p.save, row + r, s[r]);
+  }
+}
+
+// Short rows go four at a time: while one waits for its root the next are summed. Of long ones no
+// more than two fit the cache.
+constexpr int64_t kShortRow = 1024;
+
+template <bool kCentred, Traffic kTraffic, class T>
+inline void forward_range(const RowForward<T>& p, int64_t row, int64_t end) {
+  for (; p.n <= kShortRow && row + 4 <= end; row += 4) forward_rows<4, kCentred, kTraffic>(p, row);
+  for (; row + 2 <= end; row += 2) forward_rows<2, kCentred, kTraffic>(p, row);
+  if (row < end) forward_rows<1, kCentred, kTraffic>(p, row);
 }
 
 template <class T>
 void row_forward(const RowForward<T>& p, int64_t begin, int64_t end) {
-  if (p.centred)
-    forward_rows<true>(p, begin, end);
-  else
-    forward_rows<false>(p, begin, end);
+  with_traffic(for_rows(p.traffic, p.y, p.n), [&](auto traffic) {
+    p.centred ? forward_range<true, traffic.value>(p, begin, end)
+              : forward_range<false, traffic.value>(p, begin, end);
+  });
 }
 
-// Backward, with d = x - mean, x_hat = d * rstd and gw = grad_y * gain:
+// Backward, with x_hat = (x - mean) * rstd and gw = grad_y * gain:
 //   grad_x    = rstd * (gw - mean(gw) - x_hat * mean(gw * x_hat) * slope)     (mean(gw) if centred)
 //   grad_gain = sum over rows of grad_y * x_hat,   grad_bias = sum over rows of grad_y
 template <class A>
 struct BackwardScalars {
-  Vec<A> mean, residual, rstd;
-  Vec<A> shift;  // rstd * mean(gw)
-  Vec<A> pull;   // rstd * mean(gw * x_hat) * slope
+  Vec<A> mean, rstd;
+  Vec<A> x_hat_shift;  // -residual * rstd
+  Vec<A> shift;        // -rstd * mean(gw)
+  Vec<A> pull;         // -rstd * mean(gw * x_hat) * slope
+
+  template <bool kCentred>
+  NORMKIT_INLINE Vec<A> x_hat(Vec<A> x) const {
+    return kCentred ? fused(x - mean, rstd, x_hat_shift) : x * rstd;
+  }
 };
 
-template <class T, class A = accumulate_t<T>>
+template <bool kCentred, Traffic kTraffic, class T, class A = accumulate_t<T>>
 inline BackwardScalars<A> backward_scalars(const RowBackward<T>& p, int64_t row) {
-  const T* x = p.x + row * p.x_stride;
-  const T* grad_y = p.grad_y + row * p.grad_y_stride;
-  const bool centred = p.saved.mean;
-  const A rstd = p.saved.rstd[row];
+  const double rstd = p.saved.rstd[row];
+  const double residual = kCentred ? double(p.saved.residual[row]) : 0.0;
   BackwardScalars<A> s{};
-  s.rstd = broadcast(rstd);
-  if (centred) {
-    s.mean = broadcast(p.saved.mean[row]);
-    s.residual = broadcast(p.saved.residual[row]);
-  }
+  s.rstd = broadcast(A(rstd));
+  if (kCentred) s.mean = broadcast(p.saved.mean[row]);
+  s.x_hat_shift = broadcast(A(-residual * rstd));
   if (!p.grad_x) return s;
-  double sum[2] = {};
+  const T *x = p.x + row * p.x_stride, *grad_y = p.grad_y + row * p.grad_y_stride;
   T* grad_x = p.grad_x + row * p.n;
-  add_sums<2, A>(p.n, sum, [&](int64_t i, auto width, Vec<A>* out) NORMKIT_INLINE {
-    if (!p.stream) fetch_to_write(grad_x + i);
-    Vec<A> gw = load(grad_y + i, width);
-    if (p.gain) gw *= load(p.gain + i, width);
-    Vec<A> x_hat = ((load(x + i, width) - s.mean) - s.residual) * s.rstd;
-    out[0] = gw;
-    out[1] = gw * x_hat;
-  });
+  const A* gain = p.gain;
+  Wide<1 + kCentred> sums;
+  add_sums<1 + kCentred, A>(p.n, sums,
+                            [&](int k, int64_t i, auto width, Vec<A>* out) NORMKIT_INLINE {
+                              fetch_to_write<kTraffic>(k, grad_x + i);
+                              Vec<A> gw = load(grad_y + i, width);
+                              if (gain) gw *= load(gain + i, width);
+                              out[0] = gw * s.template x_hat<kCentred>(load(x + i, width));
+                              if (kCentred) out[1] = gw;
+                            });
   const double slope = p.saved.slope ? double(p.saved.slope[row]) : 1.0;
-  if (centred) s.shift = broadcast(A(sum[0] / double(p.n) * double(rstd)));
-  s.pull = broadcast(A(sum[1] / double(p.n) * double(rstd) * slope));
+  if (kCentred) s.shift = broadcast(A(-rstd * sums.total(1) / double(p.n)));
+  s.pull = broadcast(A(-rstd * slope * sums.total(0) / double(p.n)));
   return s;
 }
 
 // R rows at a time, so that a weight gradient is loaded and stored once for all of them.
-template <int R, bool kStream, class T, class A = accumulate_t<T>>
+template <int R, bool kCentred, Traffic kTraffic, class T, class A = accumulate_t<T>>
 inline void backward_rows(const RowBackward<T>& p, int64_t row, A* grad_gain, A* grad_bias) {
   BackwardScalars<A> s[R];
-  for (int r = 0; r < R; ++r) s[r] = backward_scalars(p, row + r);
+  for (int r = 0; r < R; ++r) s[r] = backward_scalars<kCentred, kTraffic>(p, row + r);
   const T* x = p.x + row * p.x_stride;
   const T* grad_y = p.grad_y + row * p.grad_y_stride;
   T* grad_x = p.grad_x ? p.grad_x + row * p.n : nullptr;
-  sweep<A>(0, p.n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-    const Vec<A> gain = p.gain ? load(p.gain + i, width) : broadcast(A(1));
+  const A* gain = p.gain;
+  const int64_t n = p.n, x_stride = p.x_stride, grad_y_stride = p.grad_y_stride;
+  sweep<A>(0, n, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
+    const Vec<A> gains = gain ? load(gain + i, width) : broadcast(A(1));
     Vec<A> gain_sum = grad_gain ? load(grad_gain + i, width) : Vec<A>{};
     Vec<A> bias_sum = grad_bias ? load(grad_bias + i, width) : Vec<A>{};
     for (int r = 0; r < R; ++r) {
-      fetch(grad_y + (r + R) * p.grad_y_stride + i);
-      fetch(x + (r + R) * p.x_stride + i);
-      const Vec<A> g = load(grad_y + r * p.grad_y_stride + i, width);
-      const Vec<A> d = (load(x + r * p.x_stride + i, width) - s[r].mean) - s[r].residual;
-      const Vec<A> x_hat = d * s[r].rstd;
-      gain_sum += g * x_hat;
+      fetch<kTraffic>(k, grad_y + (r + R) * grad_y_stride + i);
+      fetch<kTraffic>(k, x + (r + R) * x_stride + i);
+      const Vec<A> g = load(grad_y + r * grad_y_stride + i, width);
+      const Vec<A> x_hat = s[r].template x_hat<kCentred>(load(x + r * x_stride + i, width));
+      gain_sum = fused(g, x_hat, gain_sum);
       bias_sum += g;
-      if (grad_x)
-        store_to<kStream>(grad_x + r * p.n + i,
-                          (g * gain * s[r].rstd - s[r].shift) - x_hat * s[r].pull, width);
+      if (!grad_x) continue;
+      const Vec<A> pulled = kCentred ? fused(x_hat, s[r].pull, s[r].shift) : x_hat * s[r].pull;
+      store_to<kTraffic>(grad_x + r * n + i, fused(g * gains, s[r].rstd, pulled), width);
     }
     if (grad_gain) store(grad_gain + i, gain_sum, width);
     if (grad_bias) store(grad_bias + i, bias_sum, width);
   });
 }
 
-template <bool kStream, class T, class A = accumulate_t<T>>
+template <bool kCentred, Traffic kTraffic, class T, class A = accumulate_t<T>>
 inline void backward_block(const RowBackward<T>& p, int64_t block) {
   int64_t row = block * p.block_rows;
   const int64_t last = row + p.block_rows < p.rows ? row + p.block_rows : p.rows;
@@ -233,16 +305,28 @@ inline void backward_block(const RowBackward<T>& p, int64_t block) {
   A* bias_sum = p.grad_bias ? p.grad_bias + block * p.n : nullptr;
   if (gain_sum) memset(gain_sum, 0, p.n * sizeof(A));
   if (bias_sum) memset(bias_sum, 0, p.n * sizeof(A));
-  for (; row + 4 <= last; row += 4) backward_rows<4, kStream>(p, row, gain_sum, bias_sum);
-  for (; row < last; ++row) backward_rows<1, kStream>(p, row, gain_sum, bias_sum);
+  for (; row + 4 <= last; row += 4)
+    backward_rows<4, kCentred, kTraffic>(p, row, gain_sum, bias_sum);
+  for (; row < last; ++row) backward_rows<1, kCentred, kTraffic>(p, row, gain_sum, bias_sum);
 }
 
 template <class T>
 void row_backward(const RowBackward<T>& p, int64_t begin, int64_t end) {
-  const bool stream = p.stream && streamable(p.grad_x) && p.n * sizeof(T) % 64 == 0;
-  for (int64_t block = begin; block < end; ++block)
-    stream ? backward_block<true>(p, block) : backward_block<false>(p, block);
-  if (stream) fence();
+  with_traffic(for_rows(p.traffic, p.grad_x, p.n), [&](auto traffic) {
+    for (int64_t block = begin; block < end; ++block)
+      p.saved.mean ? backward_block<true, traffic.value>(p, block)
+                   : backward_block<false, traffic.value>(p, block);
+  });
+}
+
+// total[i] = the sum of `count` partials at i, each `stride` after the last, in their order.
+template <class A>
+void add_partials(const A* partials, int64_t count, int64_t stride, int64_t n, double* total) {
+  sweep<double>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+    Vec<double> sum{};
+    for (int64_t b = 0; b < count; ++b) sum += load_as<double>(partials + b * stride + i, width);
+    store(total + i, sum, width);
+  });
 }
 
 }  // namespace normkit::NORMKIT_ISA

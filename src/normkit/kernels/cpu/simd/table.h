@@ -18,23 +18,26 @@ template <class T>
 constexpr Kernels<T> make_table() {
   return {
       &widen_all<T>,
+      &add_partials<accumulate_t<T>>,
       &row_forward<T>,
       &row_backward<T>,
-      &planar_moments<T>,
+      &planar_sums<T>,
       &planar_apply<T>,
       &planar_gradient_sums<T>,
       &planar_gradient<T>,
-      &interleaved_moments<T>,
+      &interleaved_sums<T>,
       &interleaved_apply<T>,
       &interleaved_gradient_sums<T>,
       &interleaved_gradient<T>,
   };
 }
 
+extern const Kernels<bfloat16> table_bfloat16 = make_table<bfloat16>();
+#ifndef NORMKIT_ONLY_BFLOAT16
 extern const Kernels<double> table_double = make_table<double>();
 extern const Kernels<float> table_float = make_table<float>();
-extern const Kernels<bfloat16> table_bfloat16 = make_table<bfloat16>();
 extern const Kernels<float16> table_float16 = make_table<float16>();
 extern const Floor table_floor = {&floor_copy, &floor_triad, &floor_read, &floor_read2};
+#endif
 
 }  // namespace normkit::NORMKIT_ISA

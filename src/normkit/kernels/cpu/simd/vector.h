@@ -31,7 +31,7 @@ struct vector_of {
 template <class A>
 using Vec = typename vector_of<A, kLanes<A>>::type;
 template <class E>
-using Wide = typename vector_of<E, kLanes<float>>::type;  // one E per float lane
+using PerFloat = typename vector_of<E, kLanes<float>>::type;  // one E per float lane
 
 // How much of a vector an access may touch: all of it, or the first n lanes.
 struct Full {
@@ -81,124 +81,210 @@ inline V fused(V a, V b, V c) {
 }
 
 // ------------------------------------------------------- half types to float
-inline Vec<float> widen(const bfloat16* p) {
-  Wide<uint32_t> bits = __builtin_convertvector(read<Wide<uint16_t>>(p), Wide<uint32_t>) << 16;
+// How a vector of T lies in memory, and its way to and from what is computed in.
+template <class T>
+struct stored {
+  using type = PerFloat<uint16_t>;
+};
+template <>
+struct stored<float> {
+  using type = Vec<float>;
+};
+template <>
+struct stored<double> {
+  using type = Vec<double>;
+};
+template <class T>
+using Stored = typename stored<T>::type;
+
+inline Vec<double> decode(double, Vec<double> v) { return v; }
+inline Vec<float> decode(float, Vec<float> v) { return v; }
+inline Vec<double> encode(double, Vec<double> v) { return v; }
+inline Vec<float> encode(float, Vec<float> v) { return v; }
+
+// 16-bit lanes to 32 and back. Named instructions where there are, for GCC 12 makes four of each.
+inline PerFloat<uint32_t> widen(PerFloat<uint16_t> v) {
+#if defined(__AVX512F__) && NORMKIT_VECTOR_BYTES == 64
+  return (PerFloat<uint32_t>)_mm512_maskz_cvtepu16_epi32(0xffff, (__m256i)v);
+#elif defined(__AVX2__) && NORMKIT_VECTOR_BYTES == 32
+  return (PerFloat<uint32_t>)_mm256_cvtepu16_epi32((__m128i)v);
+#else
+  return __builtin_convertvector(v, PerFloat<uint32_t>);
+#endif
+}
+
+// Of numbers below 2^16.
+inline PerFloat<uint16_t> narrow(PerFloat<uint32_t> v) {
+#if defined(__AVX512F__) && NORMKIT_VECTOR_BYTES == 64
+  return (PerFloat<uint16_t>)_mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)v);
+#elif defined(__AVX2__) && NORMKIT_VECTOR_BYTES == 32
+  return (PerFloat<uint16_t>)_mm_packus_epi32(_mm256_castsi256_si128((__m256i)v),
+                                              _mm256_extracti128_si256((__m256i)v, 1));
+#else
+  return __builtin_convertvector(v, PerFloat<uint16_t>);
+#endif
+}
+
+inline Vec<float> decode(bfloat16, PerFloat<uint16_t> v) {
+  PerFloat<uint32_t> bits = widen(v) << 16;
   return read<Vec<float>>(&bits);
 }
 
-inline Wide<uint16_t> narrow(bfloat16, Vec<float> v) {
-  Wide<uint32_t> bits = read<Wide<uint32_t>>(&v);
-  Wide<uint32_t> rounded =
+inline PerFloat<uint16_t> encode(bfloat16, Vec<float> v) {
+#if defined(__AVX512BF16__) && NORMKIT_VECTOR_BYTES == 64
+  // The instruction takes subnormal numbers for zero.
+  constexpr int kSubnormal = 0x20;
+  if (__builtin_expect(_mm512_fpclass_ps_mask((__m512)v, kSubnormal) == 0, 1))
+    return (PerFloat<uint16_t>)_mm512_cvtneps_pbh((__m512)v);
+#endif
+  PerFloat<uint32_t> bits = read<PerFloat<uint32_t>>(&v);
+  PerFloat<uint32_t> rounded =
       (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;  // to nearest, ties to even
-  Wide<uint32_t> quiet_nan = (bits >> 16) | 0x40u;
-  bits = (bits & 0x7fffffffu) > 0x7f800000u ? quiet_nan : rounded;
-  return __builtin_convertvector(bits, Wide<uint16_t>);
+  PerFloat<uint32_t> quiet_nan = (bits >> 16) | 0x40u;
+  return narrow((bits & 0x7fffffffu) > 0x7f800000u ? quiet_nan : rounded);
 }
 
 #if defined(__AVX512F__) && NORMKIT_VECTOR_BYTES == 64
 // The zero-masked forms: GCC 12 warns of its own undefined vector in the plain ones.
-inline Vec<float> widen(const float16* p) {
-  return (Vec<float>)_mm512_maskz_cvtph_ps(0xffff, read<__m256i>(p));
+inline Vec<float> decode(float16, PerFloat<uint16_t> v) {
+  return (Vec<float>)_mm512_maskz_cvtph_ps(0xffff, (__m256i)v);
 }
-inline Wide<uint16_t> narrow(float16, Vec<float> v) {
-  return (Wide<uint16_t>)_mm512_maskz_cvtps_ph(0xffff, (__m512)v, _MM_FROUND_TO_NEAREST_INT);
+inline PerFloat<uint16_t> encode(float16, Vec<float> v) {
+  return (PerFloat<uint16_t>)_mm512_maskz_cvtps_ph(0xffff, (__m512)v, _MM_FROUND_TO_NEAREST_INT);
 }
 #elif defined(__F16C__) && NORMKIT_VECTOR_BYTES == 32
-inline Vec<float> widen(const float16* p) { return (Vec<float>)_mm256_cvtph_ps(read<__m128i>(p)); }
-inline Wide<uint16_t> narrow(float16, Vec<float> v) {
-  return (Wide<uint16_t>)_mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT);
+inline Vec<float> decode(float16, PerFloat<uint16_t> v) {
+  return (Vec<float>)_mm256_cvtph_ps((__m128i)v);
+}
+inline PerFloat<uint16_t> encode(float16, Vec<float> v) {
+  return (PerFloat<uint16_t>)_mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT);
 }
 #else
 // In integers where the CPU has no conversion: moving the 15 value bits up by 13 makes a float
 // whose exponent is 112 too small; multiplying by 2^112 mends normal and subnormal numbers alike.
-inline Vec<float> widen(const float16* p) {
-  Wide<uint32_t> half = __builtin_convertvector(read<Wide<uint16_t>>(p), Wide<uint32_t>);
-  Wide<uint32_t> shifted = (half & 0x7fffu) << 13;
+inline Vec<float> decode(float16, PerFloat<uint16_t> v) {
+  PerFloat<uint32_t> half = widen(v);
+  PerFloat<uint32_t> shifted = (half & 0x7fffu) << 13;
   Vec<float> scaled = read<Vec<float>>(&shifted) * 0x1p112f;
-  Wide<uint32_t> bits = read<Wide<uint32_t>>(&scaled);
+  PerFloat<uint32_t> bits = read<PerFloat<uint32_t>>(&scaled);
   bits = (half & 0x7c00u) == 0x7c00u ? (shifted | 0x7f800000u) : bits;
   bits |= (half & 0x8000u) << 16;
   return read<Vec<float>>(&bits);
 }
 
-inline Wide<uint16_t> narrow(float16, Vec<float> v) {
-  Wide<uint32_t> bits = read<Wide<uint32_t>>(&v);
-  Wide<uint32_t> sign = (bits >> 16) & 0x8000u;
+inline PerFloat<uint16_t> encode(float16, Vec<float> v) {
+  PerFloat<uint32_t> bits = read<PerFloat<uint32_t>>(&v);
+  PerFloat<uint32_t> sign = (bits >> 16) & 0x8000u;
   bits &= 0x7fffffffu;
-  Wide<uint32_t> normal = (bits + 0xfffu + ((bits >> 13) & 1u) - 0x38000000u) >> 13;
+  PerFloat<uint32_t> normal = (bits + 0xfffu + ((bits >> 13) & 1u) - 0x38000000u) >> 13;
   // Adding 0.5 leaves a subnormal half's bits, rounded to even, at the low end of the sum.
   Vec<float> small = read<Vec<float>>(&bits) + 0.5f;
-  Wide<uint32_t> subnormal = read<Wide<uint32_t>>(&small) - 0x3f000000u;
-  Wide<uint32_t> half = bits < 0x38800000u ? subnormal : normal;
-  half = bits >= 0x477ff000u ? Wide<uint32_t>{} + 0x7c00u : half;  // 65520 and above: infinity
-  half = bits > 0x7f800000u ? Wide<uint32_t>{} + 0x7e00u : half;
-  return __builtin_convertvector(half | sign, Wide<uint16_t>);
+  PerFloat<uint32_t> subnormal = read<PerFloat<uint32_t>>(&small) - 0x3f000000u;
+  PerFloat<uint32_t> half = bits < 0x38800000u ? subnormal : normal;
+  half = bits >= 0x477ff000u ? PerFloat<uint32_t>{} + 0x7c00u : half;  // 65520 and above: infinity
+  half = bits > 0x7f800000u ? PerFloat<uint32_t>{} + 0x7e00u : half;
+  return narrow(half | sign);
 }
 #endif
 
 // -------------------------------------------------------------- load and store
-inline Vec<double> decode(const double* p) { return read<Vec<double>>(p); }
-inline Vec<float> decode(const float* p) { return read<Vec<float>>(p); }
-inline Vec<float> decode(const bfloat16* p) { return widen(p); }
-inline Vec<float> decode(const float16* p) { return widen(p); }
+#if defined(__AVX2__) && NORMKIT_VECTOR_BYTES == 32
+inline __m256i first_floats(int n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+inline __m256i first_doubles(int n) {
+  return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+#endif
 
-inline Vec<double> encode(double, Vec<double> v) { return v; }
-inline Vec<float> encode(float, Vec<float> v) { return v; }
-inline Wide<uint16_t> encode(bfloat16 t, Vec<float> v) { return narrow(t, v); }
-inline Wide<uint16_t> encode(float16 t, Vec<float> v) { return narrow(t, v); }
+// The first n lanes of a vector; the others read as zeros and are not touched.
+template <class V>
+inline V read_part(const void* p, int n) {
+  constexpr int kSize = sizeof(V{}[0]);
+#if defined(__AVX512F__) && NORMKIT_VECTOR_BYTES == 64
+  if constexpr (kSize == 4 && sizeof(V) == 64)
+    return (V)_mm512_maskz_loadu_ps(__mmask16((1u << n) - 1), p);
+  if constexpr (kSize == 8 && sizeof(V) == 64)
+    return (V)_mm512_maskz_loadu_pd(__mmask8((1u << n) - 1), p);
+  if constexpr (kSize == 2 && sizeof(V) == 32)
+    return (V)_mm256_maskz_loadu_epi16(__mmask16((1u << n) - 1), p);
+#elif defined(__AVX2__) && NORMKIT_VECTOR_BYTES == 32
+  if constexpr (kSize == 4 && sizeof(V) == 32)
+    return (V)_mm256_maskload_ps((const float*)p, first_floats(n));
+  if constexpr (kSize == 8 && sizeof(V) == 32)
+    return (V)_mm256_maskload_pd((const double*)p, first_doubles(n));
+#endif
+  V v{};
+  memcpy(&v, p, n * kSize);
+  return v;
+}
 
-template <class T>
-inline Vec<accumulate_t<T>> load(const T* p, Full = {}) {
-  return decode(p);
+template <class V>
+inline void write_part(void* p, V v, int n) {
+  constexpr int kSize = sizeof(V{}[0]);
+#if defined(__AVX512F__) && NORMKIT_VECTOR_BYTES == 64
+  if constexpr (kSize == 4 && sizeof(V) == 64)
+    return _mm512_mask_storeu_ps(p, __mmask16((1u << n) - 1), (__m512)v);
+  if constexpr (kSize == 8 && sizeof(V) == 64)
+    return _mm512_mask_storeu_pd(p, __mmask8((1u << n) - 1), (__m512d)v);
+  if constexpr (kSize == 2 && sizeof(V) == 32)
+    return _mm256_mask_storeu_epi16(p, __mmask16((1u << n) - 1), (__m256i)v);
+#elif defined(__AVX2__) && NORMKIT_VECTOR_BYTES == 32
+  if constexpr (kSize == 4 && sizeof(V) == 32)
+    return _mm256_maskstore_ps((float*)p, first_floats(n), (__m256)v);
+  if constexpr (kSize == 8 && sizeof(V) == 32)
+    return _mm256_maskstore_pd((double*)p, first_doubles(n), (__m256d)v);
+#endif
+  memcpy(p, &v, n * kSize);
 }
 
 template <class T>
+inline Vec<accumulate_t<T>> load(const T* p, Full = {}) {
+  return decode(T{}, read<Stored<T>>(p));
+}
+template <class T>
 inline Vec<accumulate_t<T>> load(const T* p, Part part) {
-  T lanes[kLanes<accumulate_t<T>>] = {};
-  memcpy(lanes, p, part.n * sizeof(T));
-  return decode(lanes);
+  return decode(T{}, read_part<Stored<T>>(p, part.n));
 }
 
 template <class T>
 inline void store(T* p, Vec<accumulate_t<T>> v, Full = {}) {
   write(p, encode(T{}, v));
 }
-
 template <class T>
 inline void store(T* p, Vec<accumulate_t<T>> v, Part part) {
-  T lanes[kLanes<accumulate_t<T>>];
-  store(lanes, v);
-  memcpy(p, lanes, part.n * sizeof(T));
+  write_part(p, encode(T{}, v), part.n);
 }
 
-// Floats as doubles, as many as a vector of doubles holds.
+// The half of a vector of floats that makes a vector of doubles.
 using Floats = typename vector_of<float, kLanes<double>>::type;
 
+template <int kHalf>
+inline Vec<double> half(Vec<float> v) {
+#if defined(__AVX512F__) && NORMKIT_VECTOR_BYTES == 64
+  return (Vec<double>)_mm512_maskz_cvtps_pd(0xff,
+                                            _mm512_maskz_extractf32x8_ps(0xff, (__m512)v, kHalf));
+#elif defined(__AVX2__) && NORMKIT_VECTOR_BYTES == 32
+  return (Vec<double>)_mm256_cvtps_pd(_mm256_extractf128_ps((__m256)v, kHalf));
+#else
+  return __builtin_convertvector(read<Floats>((const float*)&v + kHalf * kLanes<double>),
+                                 Vec<double>);
+#endif
+}
+
+// As many elements as a vector of P holds, as P.
 template <class P, class T, class W>
 inline Vec<P> load_as(const T* p, W width) {
-  if constexpr (sizeof(P) == sizeof(accumulate_t<T>)) {
+  if constexpr (sizeof(P) == sizeof(accumulate_t<T>))
     return load(p, width);
-  } else if constexpr (W::part) {
-    T lanes[kLanes<P>] = {};
-    memcpy(lanes, p, width.n * sizeof(T));
-    return load_as<P>(lanes, Full{});
-  } else {
-    return __builtin_convertvector(read<Floats>(p), Vec<double>);
-  }
-}
-
-inline void store(float* p, Vec<double> v, Full = {}) {
-  write(p, __builtin_convertvector(v, Floats));
-}
-
-inline void store(float* p, Vec<double> v, Part part) {
-  float lanes[kLanes<double>];
-  store(lanes, v);
-  memcpy(p, lanes, part.n * sizeof(float));
+  else if constexpr (W::part)
+    return half<0>(load(p, width));
+  else
+    return half<0>(load(p, Part{kLanes<P>}));
 }
 
 // Past the cache: the line is not read before it is written, and pushes nothing out. p must be
-// aligned to the vector; fence() before another thread may look.
+// aligned to the vector; a fence must follow before another thread may look.
 template <class V>
 inline void write_past(void* p, V v) {
 #if defined(__AVX512F__)
@@ -213,21 +299,31 @@ inline void write_past(void* p, V v) {
   write(p, v);
 }
 
-inline void fence() {
-#if defined(__SSE2__)
-  _mm_sfence();
-#endif
-}
-
-template <bool kStream, class T, class W>
+template <Traffic kTraffic, class T, class W>
 inline void store_to(T* p, Vec<accumulate_t<T>> v, W width) {
-  if constexpr (kStream && !W::part)
+  if constexpr (kTraffic == Traffic::streamed && !W::part)
     write_past(p, encode(T{}, v));
   else
     store(p, v, width);
 }
 
-inline bool streamable(const void* p) { return (uintptr_t)p % 64 == 0; }
+// Calls f with the traffic as a constant. Only rows that all begin at a line can be streamed.
+template <Traffic kTraffic>
+struct Constant {
+  static constexpr Traffic value = kTraffic;
+};
+template <class F>
+inline void with_traffic(Traffic traffic, const F& f) {
+  if (traffic == Traffic::streamed) return f(Constant<Traffic::streamed>{});
+  if (traffic == Traffic::fetched) return f(Constant<Traffic::fetched>{});
+  f(Constant<Traffic::cached>{});
+}
+
+template <class T>
+inline Traffic for_rows(Traffic traffic, const T* to, int64_t n) {
+  const bool by_lines = (uintptr_t)to % 64 == 0 && n * sizeof(T) % 64 == 0;
+  return traffic == Traffic::streamed && !by_lines ? Traffic::fetched : traffic;
+}
 
 template <class T>
 inline accumulate_t<T> load_one(const T* p) {
@@ -236,14 +332,19 @@ inline accumulate_t<T> load_one(const T* p) {
 
 // A pass that only reads and one that only writes each leave half of memory idle. So while one
 // piece of data is handled in cache, the next is fetched, and the lines about to be written are
-// claimed. The address may lie past the end: a prefetch never faults.
+// claimed. The address may lie past the end: a prefetch never faults. k counts the vectors of a
+// sweep, so that a line of several is asked for once.
 template <class T>
-inline void fetch(const T* p) {
-  __builtin_prefetch(p, 0, 2);
+inline bool first_of_line(int k) {
+  return k * int(sizeof(Stored<T>)) % 64 == 0;
 }
-template <class T>
-inline void fetch_to_write(const T* p) {
-  __builtin_prefetch(p, 1, 2);
+template <Traffic kTraffic, class T>
+inline void fetch(int k, const T* p) {
+  if (kTraffic != Traffic::cached && first_of_line<T>(k)) __builtin_prefetch(p, 0, 2);
+}
+template <Traffic kTraffic, class T>
+inline void fetch_to_write(int k, const T* p) {
+  if (kTraffic == Traffic::fetched && first_of_line<T>(k)) __builtin_prefetch(p, 1, 2);
 }
 
 // ------------------------------------------------------------------- reductions
@@ -253,18 +354,27 @@ inline Vec<A> keep(Vec<A> v, Full) {
 }
 template <class A>
 inline Vec<A> keep(Vec<A> v, Part part) {
-  for (int i = part.n; i < kLanes<A>; ++i) v[i] = 0;
-  return v;
+  using Lane = decltype(v < v);
+  Lane lane{};
+  for (int i = 0; i < kLanes<A>; ++i) lane[i] = i;
+  return lane < Lane{} + part.n ? v : Vec<A>{};
 }
 
-template <class A>
-inline double add_lanes(Vec<A> v) {
-  double lane[kLanes<A>];
-  for (int i = 0; i < kLanes<A>; ++i) lane[i] = v[i];
-  for (int half = kLanes<A> / 2; half > 0; half /= 2)
+inline double add_lanes(Vec<double> v) {
+#if defined(__AVX512F__) && NORMKIT_VECTOR_BYTES == 64
+  typedef double Half __attribute__((vector_size(32)));
+  const Half sum = (Half)_mm512_maskz_extractf64x4_pd(0xf, (__m512d)v, 0) +
+                   (Half)_mm512_maskz_extractf64x4_pd(0xf, (__m512d)v, 1);
+  return (sum[0] + sum[2]) + (sum[1] + sum[3]);
+#else
+  double lane[kLanes<double>];
+  for (int i = 0; i < kLanes<double>; ++i) lane[i] = v[i];
+  for (int half = kLanes<double> / 2; half > 0; half /= 2)
     for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
   return lane[0];
+#endif
 }
+inline double add_lanes(Vec<float> v) { return add_lanes(half<0>(v) + half<1>(v)); }
 
 // body(k, i, width) for every vector of [begin, end); k in 0..3 names an independent chain of
 // additions, enough of them to hide an addition's latency.
@@ -278,45 +388,64 @@ NORMKIT_INLINE inline void sweep(int64_t begin, int64_t end, Body&& body) {
     body(2, i + 2 * L, Full{});
     body(3, i + 3 * L, Full{});
   }
-  for (; i + L <= end; i += L) body(0, i, Full{});
-  if (i < end) body(1, i, Part{int(end - i)});
+  if (i + L <= end) body(0, i, Full{}), i += L;
+  if (i + L <= end) body(1, i, Full{}), i += L;
+  if (i + L <= end) body(2, i, Full{}), i += L;
+  if (i < end) body(3, i, Part{int(end - i)});
 }
 
 // Four terms make a chain in A, then the sum goes on in double: a long row's sum is as good as a
 // short one's, also where equal terms would round the same way each time.
 constexpr int kTermsPerChain = 4;
 
-template <class A>
-inline void add_wide(Vec<double> (&wide)[2], const Vec<A> (&chain)[4]) {
-  const Vec<A> sum = (chain[0] + chain[1]) + (chain[2] + chain[3]);
-  if constexpr (sizeof(A) == sizeof(double)) {
-    wide[0] += sum;
-  } else {
-    const float* lanes = (const float*)&sum;
-    wide[0] += load_as<double>(lanes, Full{});
-    wide[1] += load_as<double>(lanes + kLanes<double>, Full{});
+template <class V>
+inline V larger(V a, V b) {
+  return a > b ? a : b;
+}
+
+// Sums in the making: S of them, each as two vectors of doubles.
+template <int S>
+struct Wide {
+  Vec<double> sum[S][2] = {};
+  Vec<double> peak = {};  // the largest that was added to the first sum at once, per lane
+
+  double total(int s) const { return add_lanes(sum[s][0] + sum[s][1]); }
+  double largest() const {
+    double most = peak[0];
+    for (int i = 1; i < kLanes<double>; ++i) most = peak[i] > most ? peak[i] : most;
+    return most;
+  }
+};
+
+// wide += the sums of S terms over [begin, end) in chains of A; term(k, i, width, out) fills
+// out[0..S).
+template <int S, class A, class Term>
+NORMKIT_INLINE inline void add_chains(int64_t begin, int64_t end, Wide<S>& wide, Term&& term) {
+  Vec<A> chain[S][4] = {};
+  sweep<A>(begin, end, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
+    Vec<A> out[S];
+    term(k, i, width, out);
+    for (int s = 0; s < S; ++s) chain[s][k] += keep<A>(out[s], width);
+  });
+  for (int s = 0; s < S; ++s) {
+    const Vec<A> sum = (chain[s][0] + chain[s][1]) + (chain[s][2] + chain[s][3]);
+    if constexpr (sizeof(A) == sizeof(double)) {
+      wide.sum[s][0] += sum;
+    } else {
+      const Vec<double> low = half<0>(sum), high = half<1>(sum);
+      wide.sum[s][0] += low;
+      wide.sum[s][1] += high;
+      if (s == 0) wide.peak = larger(wide.peak, larger(low, high));
+    }
   }
 }
 
-// total[s] += sum over i in [0, n) of term s; term(i, width, out) fills out[0..S).
 template <int S, class A, class Term>
-NORMKIT_INLINE inline void add_sums(int64_t n, double (&total)[S], Term&& term) {
+NORMKIT_INLINE inline void add_sums(int64_t n, Wide<S>& wide, Term&& term) {
   constexpr int64_t kBlock = 4 * kTermsPerChain * kLanes<A>;
-  Vec<double> wide[S][2] = {};
-  for (int64_t begin = 0; begin < n; begin += kBlock) {
-    Vec<A> chain[S][4] = {};
-    const auto add = [&](int k, int64_t i, auto width) NORMKIT_INLINE {
-      Vec<A> out[S];
-      term(i, width, out);
-      for (int s = 0; s < S; ++s) chain[s][k] += keep<A>(out[s], width);
-    };
-    if (n - begin >= kBlock)
-      sweep<A>(begin, begin + kBlock, add);
-    else
-      sweep<A>(begin, n, add);
-    for (int s = 0; s < S; ++s) add_wide<A>(wide[s], chain[s]);
-  }
-  for (int s = 0; s < S; ++s) total[s] += add_lanes<double>(wide[s][0] + wide[s][1]);
+  int64_t begin = 0;
+  for (; begin + kBlock <= n; begin += kBlock) add_chains<S, A>(begin, begin + kBlock, wide, term);
+  if (begin < n) add_chains<S, A>(begin, n, wide, term);
 }
 
 }  // namespace normkit::NORMKIT_ISA

@@ -1,0 +1,63 @@
+#include "cache.h"
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+
+namespace normkit {
+namespace {
+
+struct Cache {
+  int64_t bytes;
+  int64_t cores;  // that share it
+};
+
+// "0-3,8" names five CPUs.
+int64_t count_cpus(const std::string& list) {
+  int64_t count = 0;
+  for (size_t at = 0; at < list.size();) {
+    const size_t end = std::min(list.find(',', at), list.size());
+    const std::string part = list.substr(at, end - at);
+    const size_t dash = part.find('-');
+    const int64_t first = std::atoll(part.c_str());
+    const int64_t last = dash == std::string::npos ? first : std::atoll(&part[dash + 1]);
+    count += last - first + 1;
+    at = end + 1;
+  }
+  return std::max<int64_t>(1, count);
+}
+
+std::string read_line(const std::string& path) {
+  char line[256] = "";
+  if (std::FILE* file = std::fopen(path.c_str(), "r")) {
+    if (!std::fgets(line, sizeof line, file)) line[0] = 0;
+    std::fclose(file);
+  }
+  return line;
+}
+
+// As Linux tells it (sysconf does not know a virtual machine's); `otherwise` where it does not.
+Cache read_cache(int level, Cache otherwise) {
+  const std::string folder =
+      "/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(level) + "/";
+  const int64_t kilobytes = std::atoll(read_line(folder + "size").c_str());
+  if (kilobytes <= 0) return otherwise;
+  return {kilobytes * 1024, count_cpus(read_line(folder + "shared_cpu_list"))};
+}
+
+}  // namespace
+
+Traffic traffic(int64_t bytes, int64_t wanted) {
+  static const Cache second = read_cache(2, {int64_t(1) << 20, 1});
+  static const Cache last = read_cache(3, {int64_t(16) << 20, 1 << 20});
+  if (bytes <= second.bytes) return Traffic::cached;
+  // The threads may have several last caches between them. Half is left to other users.
+  const int64_t threads = torch::stable::get_num_threads();
+  const int64_t caches = std::max<int64_t>(1, threads / last.cores);
+  return wanted > caches * last.bytes / 2 ? Traffic::streamed : Traffic::fetched;
+}
+
+}  // namespace normkit

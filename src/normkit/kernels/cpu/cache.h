@@ -1,0 +1,11 @@
+// How much the caches hold, and what follows for the way data takes.
+#pragma once
+
+#include "kernels.h"
+
+namespace normkit {
+
+// bytes: all that an operator reads and writes. wanted: what whoever comes next reads of it, too.
+Traffic traffic(int64_t bytes, int64_t wanted);
+
+}  // namespace normkit
