@@ -96,7 +96,7 @@ A better_shift(A shift, double mean) {
 template <class T, class A = accumulate_t<T>>
 void train_planar(const Layout& in, const Tensor& y, Channels<T>& channels) {
   const auto& k = kernels<T>();
-  const Chunks chunks(in, traffic(2 * in.bytes(), 4 * in.bytes()));
+  const Chunks chunks(in, traffic(4 * in.bytes()));
   const int64_t C = in.channels;
   T* out = y.template mutable_data<T>();
   std::vector<Sums> partial(C * chunks.count);
@@ -142,7 +142,7 @@ void apply_interleaved(const Layout& in, const Tensor& y, const Channels<T>& cha
 template <class T, class A = accumulate_t<T>>
 void train_interleaved(const Layout& in, const Tensor& y, Channels<T>& channels) {
   const int64_t C = in.channels;
-  const Blocks blocks(in, traffic(2 * in.bytes(), 4 * in.bytes()));
+  const Blocks blocks(in, traffic(4 * in.bytes()));
   std::vector<A> shift = rough_means<T>(in);
   const auto sum = [&](bool exact) {
     std::vector<double> partial(3 * blocks.count * C);
@@ -229,7 +229,7 @@ Tensor apply_fixed(const Tensor& x, const Tensor& running_mean, const Tensor& ru
     }
     for (int64_t c = 0; c < C; ++c) channels.set(c, split_mean<A>(mean.get()[c], 0), var.get()[c]);
     if (x.numel() == 0) return;
-    const Traffic way = traffic(2 * in.bytes(), (statistics ? 4 : 2) * in.bytes());
+    const Traffic way = traffic((statistics ? 4 : 2) * in.bytes());
     if (in.interleaved) return apply_interleaved<T>(in, y, channels, Blocks(in, way));
     const Chunks chunks(in, way);
     T* out = y.template mutable_data<T>();

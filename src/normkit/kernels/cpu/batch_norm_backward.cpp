@@ -43,7 +43,7 @@ struct Backward {
 template <class T, class A = accumulate_t<T>>
 void backward_planar(const Layout& g, const Layout& in, T* grad_x, Backward<A>& to) {
   const auto& k = kernels<T>();
-  const Chunks chunks(in, traffic(3 * in.bytes(), 3 * in.bytes()));
+  const Chunks chunks(in, traffic(3 * in.bytes()));
   const int64_t C = in.channels;
   std::vector<GradientSums> partial(C * chunks.count);
   by_channels(
@@ -71,7 +71,7 @@ template <class T, class A = accumulate_t<T>>
 void backward_interleaved(const Layout& g, const Layout& in, T* grad_x, Backward<A>& to) {
   const auto& k = kernels<T>();
   const int64_t C = in.channels;
-  const Blocks blocks(in, traffic(3 * in.bytes(), 3 * in.bytes()));
+  const Blocks blocks(in, traffic(3 * in.bytes()));
   std::vector<double> partial(2 * blocks.count * C), total(2 * C);
   double* partial_x_hat = &partial[blocks.count * C];
   blocks.forwards([&](int64_t b, int64_t first, const Span& span) {

@@ -39,25 +39,22 @@ std::string read_line(const std::string& path) {
   return line;
 }
 
-// As Linux tells it (sysconf does not know a virtual machine's); `otherwise` where it does not.
-Cache read_cache(int level, Cache otherwise) {
-  const std::string folder =
-      "/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(level) + "/";
+// As Linux tells it (sysconf does not know a virtual machine's); a usual one where it does not.
+Cache read_last_cache() {
+  const std::string folder = "/sys/devices/system/cpu/cpu0/cache/index3/";
   const int64_t kilobytes = std::atoll(read_line(folder + "size").c_str());
-  if (kilobytes <= 0) return otherwise;
+  if (kilobytes <= 0) return {int64_t(16) << 20, int64_t(1) << 20};
   return {kilobytes * 1024, count_cpus(read_line(folder + "shared_cpu_list"))};
 }
 
 }  // namespace
 
-Traffic traffic(int64_t bytes, int64_t wanted) {
-  static const Cache second = read_cache(2, {int64_t(1) << 20, 1});
-  static const Cache last = read_cache(3, {int64_t(16) << 20, 1 << 20});
-  if (bytes <= second.bytes) return Traffic::cached;
+Traffic traffic(int64_t bytes) {
+  static const Cache last = read_last_cache();
   // The threads may have several last caches between them. Half is left to other users.
   const int64_t threads = torch::stable::get_num_threads();
   const int64_t caches = std::max<int64_t>(1, threads / last.cores);
-  return wanted > caches * last.bytes / 2 ? Traffic::streamed : Traffic::fetched;
+  return bytes > caches * last.bytes / 2 ? Traffic::streamed : Traffic::cached;
 }
 
 }  // namespace normkit

@@ -5,7 +5,7 @@
 
 namespace normkit {
 
-// bytes: all that an operator reads and writes. wanted: what whoever comes next reads of it, too.
-Traffic traffic(int64_t bytes, int64_t wanted);
+// bytes: all that an operator reads and writes, and what whoever comes next reads of it.
+Traffic traffic(int64_t bytes);
 
 }  // namespace normkit

@@ -46,9 +46,9 @@ template <class A>
   return {mean, A((sum - double(mean)) + lost)};
 }
 
-// Where an operator's data lies, by its size: in the cores' own caches, in the one behind them, or
-// in memory, where what is written had better go straight to.
-enum class Traffic { cached, fetched, streamed };
+// Where an operator's data lies, by its size: in a cache, or in memory, where what is written had
+// better go straight to.
+enum class Traffic { cached, streamed };
 
 // ---------------------------------------------------------------- row norms
 // A row is n adjacent elements that share statistics. Row r of x starts at x + r * x_stride; y and

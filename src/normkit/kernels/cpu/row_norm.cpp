@@ -133,7 +133,7 @@ Tensor forward(const Tensor& x, const Tensor* weight, const Tensor* bias, int64_
     p.outside = v.outside;
     // In training the backward pass will want as much again in cache.
     const int64_t bytes = rows.count * rows.n * int64_t(sizeof(T));
-    p.traffic = traffic(2 * bytes, (statistics ? 4 : 2) * bytes);
+    p.traffic = traffic((statistics ? 4 : 2) * bytes);
     const auto kernel = kernels<T>().row_forward;
     parallel(rows.count, rows.n, p.traffic,
              [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
@@ -230,7 +230,7 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(const Tensor& grad_y, const Tens
     p.grad_gain = weight_grad ? gain_partials.get() : nullptr;
     p.grad_bias = bias_grad ? bias_partials.get() : nullptr;
     const int64_t bytes = 3 * rows.count * rows.n * int64_t(sizeof(T));
-    p.traffic = traffic(bytes, bytes);
+    p.traffic = traffic(bytes);
     const auto kernel = kernels<T>().row_backward;
     parallel(blocks, per_block * rows.n, p.traffic,
              [&](int64_t begin, int64_t end) { kernel(p, begin, end); });

@@ -116,6 +116,16 @@ inline Tensor zeros_if(bool zero, std::initializer_list<int64_t> sizes, ScalarTy
 
 inline Tensor none(ScalarType type) { return empty({0}, type); }
 
+// One element, exactly.
+inline double element(const double* p) { return *p; }
+inline double element(const float* p) { return double(*p); }
+inline double element(const bfloat16* p) {
+  return torch::headeronly::BFloat16(p->bits, torch::headeronly::BFloat16::from_bits());
+}
+inline double element(const float16* p) {
+  return torch::headeronly::Half(p->bits, torch::headeronly::Half::from_bits());
+}
+
 // A weight, bias or running statistic as n numbers of type A. Where it is stored as such it is
 // read in place; else it is converted once, so that kernels need no case for the dtype of weights.
 template <class A>
@@ -131,7 +141,7 @@ class Vector {
       data_ = source->data<A>();
       return;
     }
-    converted_ = std::make_unique<A[]>(std::max<int64_t>(n, 1));
+    converted_ = std::make_unique_for_overwrite<A[]>(std::max<int64_t>(n, 1));
     with_type(type, name, [&](auto element) { convert<decltype(element)>(*source, n, offset); });
     data_ = converted_.get();
   }
@@ -141,25 +151,20 @@ class Vector {
  private:
   template <class W>
   void convert(const Tensor& source, int64_t n, double offset) {
-    using Widened = accumulate_t<W>;
-    const auto widened = std::make_unique<Widened[]>(std::max<int64_t>(n, 1));
-    kernels<W>().widen(source.data<W>(), widened.get(), n);
-    for (int64_t i = 0; i < n; ++i) converted_[i] = A(double(widened[i]) + offset);
+    if constexpr (std::is_same_v<accumulate_t<W>, A>) {
+      kernels<W>().widen(source.data<W>(), converted_.get(), n);
+      for (int64_t i = 0; offset != 0 && i < n; ++i)
+        converted_[i] = A(double(converted_[i]) + offset);
+    } else {
+      const W* from = source.data<W>();
+      for (int64_t i = 0; i < n; ++i) converted_[i] = A(element(from + i) + offset);
+    }
   }
 
   std::optional<Tensor> copied_;
   std::unique_ptr<A[]> converted_;
   const A* data_ = nullptr;
 };
-
-inline double element(const double* p) { return *p; }
-inline double element(const float* p) { return double(*p); }
-inline double element(const bfloat16* p) {
-  return torch::headeronly::BFloat16(p->bits, torch::headeronly::BFloat16::from_bits());
-}
-inline double element(const float16* p) {
-  return torch::headeronly::Half(p->bits, torch::headeronly::Half::from_bits());
-}
 
 inline uint16_t rounded(bfloat16, float value) { return torch::headeronly::BFloat16(value).x; }
 inline uint16_t rounded(float16, float value) { return torch::headeronly::Half(value).x; }

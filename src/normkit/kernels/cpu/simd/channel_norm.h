@@ -47,24 +47,6 @@ NORMKIT_INLINE inline V gradient(const Gradient<V>& a, V g, V x) {
 }
 
 // ----------------------------------------------------------------------- planar
-// sweep, but where lines are to be written past the cache only whole ones are: those that two
-// planes share are not.
-template <Traffic kTraffic, class A, class T, class Body>
-NORMKIT_INLINE inline void sweep_lines(const T* to, int64_t length, Body&& body) {
-  if (kTraffic != Traffic::streamed) return sweep<A>(0, length, body);
-  constexpr int64_t kLine = 64 / sizeof(T);
-  const auto piecewise = [&](int64_t begin, int64_t end) NORMKIT_INLINE {
-    for (int64_t i = begin; i < end; i += kLanes<A>)
-      body(0, i, Part{end - i < kLanes<A> ? int(end - i) : kLanes<A>});
-  };
-  const int64_t before = (64 - int64_t((uintptr_t)to % 64)) % 64 / int64_t(sizeof(T));
-  const int64_t first = before < length ? before : length;
-  const int64_t last = first + (length - first) / kLine * kLine;
-  piecewise(0, first);
-  sweep<A>(first, last, body);
-  piecewise(last, length);
-}
-
 // body(n, c) for every plane, in the order they lie in memory.
 template <class Body>
 NORMKIT_INLINE inline void by_planes(const Box& box, Body&& body) {
@@ -203,7 +185,7 @@ NORMKIT_INLINE inline void raise_to(double* peak, V v, W width) {
   update(peak, v, width, [](Vec<double> a, Vec<double> b) { return larger(a, b); });
 }
 
-template <class P, class T, class A>
+template <Traffic kTraffic, class P, class T, class A>
 inline void column_sums(Rows<const T> x, const Span& span, const A* shift, double* sum,
                         double* squares, double* peak) {
   by_columns<P>(
@@ -214,7 +196,7 @@ inline void column_sums(Rows<const T> x, const Span& span, const A* shift, doubl
         for (int64_t r = first; r < last; ++r) {
           const T* row = x.data + r * x.stride + c;
           for (int v = 0; v < V; ++v) {
-            fetch<Traffic::fetched>(v, row + kRowsPerPass * x.stride + v * L);
+            fetch<kTraffic>(v, row + kRowsPerPass * x.stride + v * L);
             const Vec<P> d = load_as<P>(row + v * L, width) - shifts[v];
             s[v] += d;
             q[v] = fused(d, d, q[v]);
@@ -232,14 +214,15 @@ template <class T, class A = accumulate_t<T>>
 void interleaved_sums(Rows<const T> x, Span span, const A* shift, bool exact, double* sum,
                       double* squares, double* peak) {
   for (int64_t c = 0; c < span.channels; ++c) sum[c] = squares[c] = peak[c] = 0;
-  exact ? column_sums<double>(x, span, shift, sum, squares, peak)
-        : column_sums<A>(x, span, shift, sum, squares, peak);
+  with_traffic(span.traffic, [&](auto traffic) {
+    exact ? column_sums<traffic.value, double>(x, span, shift, sum, squares, peak)
+          : column_sums<traffic.value, A>(x, span, shift, sum, squares, peak);
+  });
 }
 
-template <class T, class A = accumulate_t<T>>
-void interleaved_gradient_sums(Rows<const T> grad_y, Rows<const T> x, Span span,
-                               Hat<const A*> channels, double* grad, double* grad_x_hat) {
-  for (int64_t c = 0; c < span.channels; ++c) grad[c] = grad_x_hat[c] = 0;
+template <Traffic kTraffic, class T, class A>
+inline void column_gradient_sums(Rows<const T> grad_y, Rows<const T> x, const Span& span,
+                                 const Hat<const A*>& channels, double* grad, double* grad_x_hat) {
   by_columns<A>(
       span, [&](auto columns, int64_t c, int64_t first, int64_t last, auto width) NORMKIT_INLINE {
         constexpr int V = decltype(columns)::count, L = kLanes<A>;
@@ -249,8 +232,8 @@ void interleaved_gradient_sums(Rows<const T> grad_y, Rows<const T> x, Span span,
         for (int64_t r = first; r < last; ++r) {
           const T *g_row = grad_y.data + r * grad_y.stride + c, *row = x.data + r * x.stride + c;
           for (int v = 0; v < V; ++v) {
-            fetch<Traffic::fetched>(v, g_row + kRowsPerPass * grad_y.stride + v * L);
-            fetch<Traffic::fetched>(v, row + kRowsPerPass * x.stride + v * L);
+            fetch<kTraffic>(v, g_row + kRowsPerPass * grad_y.stride + v * L);
+            fetch<kTraffic>(v, row + kRowsPerPass * x.stride + v * L);
             const Vec<A> g = load(g_row + v * L, width);
             g_sum[v] += g;
             gx_sum[v] = fused(g, x_hat(numbers[v], load(row + v * L, width)), gx_sum[v]);
@@ -263,72 +246,77 @@ void interleaved_gradient_sums(Rows<const T> grad_y, Rows<const T> x, Span span,
       });
 }
 
-// R rows at a time, so that a channel's numbers are loaded once for all of them.
-template <int R, Traffic kTraffic, class T, class A>
-inline void apply_columns(const T* x, int64_t stride, T* y, int64_t n,
-                          const Apply<const A*>& channels) {
-  sweep<A>(0, n, [&](int k, int64_t c, auto width) NORMKIT_INLINE {
-    const auto numbers = vectors(channels, c, width);
-    for (int r = 0; r < R; ++r) {
-      fetch<kTraffic>(k, x + (r + kRowsAhead) * stride + c);
-      fetch_to_write<kTraffic>(k, y + (r + kRowsAhead) * n + c);
-      store_to<kTraffic>(y + r * n + c, applied<T>(numbers, load(x + r * stride + c, width)),
-                         width);
-    }
+template <class T, class A = accumulate_t<T>>
+void interleaved_gradient_sums(Rows<const T> grad_y, Rows<const T> x, Span span,
+                               Hat<const A*> channels, double* grad, double* grad_x_hat) {
+  for (int64_t c = 0; c < span.channels; ++c) grad[c] = grad_x_hat[c] = 0;
+  with_traffic(span.traffic, [&](auto traffic) {
+    column_gradient_sums<traffic.value>(grad_y, x, span, channels, grad, grad_x_hat);
   });
 }
 
-template <Traffic kTraffic, class T, class A>
-inline void apply_span(Rows<const T> x, T* y, const Span& span, const Apply<const A*>& channels) {
-  int64_t r = 0;
-  for (; r + 4 <= span.rows; r += 4)
-    apply_columns<4, kTraffic>(x.data + r * x.stride, x.stride, y + r * span.channels,
-                               span.channels, channels);
-  for (; r < span.rows; ++r)
-    apply_columns<1, kTraffic>(x.data + r * x.stride, x.stride, y + r * span.channels,
-                               span.channels, channels);
+// body(R, row, c, n): R rows at a time, so that a channel's numbers are loaded once for both, and
+// so many channels that their numbers stay in the innermost cache.
+template <int R>
+struct RowsAtOnce {
+  static constexpr int count = R;
+};
+
+template <class Body>
+NORMKIT_INLINE inline void by_tiles(const Span& span, Body&& body) {
+  constexpr int64_t kTile = 256;
+  for (int64_t c = 0; c < span.channels; c += kTile) {
+    const int64_t n = span.channels - c < kTile ? span.channels - c : kTile;
+    int64_t row = 0;
+    for (; row + 2 <= span.rows; row += 2) body(RowsAtOnce<2>{}, row, c, n);
+    if (row < span.rows) body(RowsAtOnce<1>{}, row, c, n);
+  }
+}
+
+// Only rows that all begin at a line can go past the cache.
+template <class T>
+inline Traffic for_rows(const Span& span, const T* to) {
+  const bool by_lines = (uintptr_t)to % 64 == 0 && span.channels * sizeof(T) % 64 == 0;
+  return by_lines ? span.traffic : Traffic::cached;
 }
 
 template <class T, class A = accumulate_t<T>>
 void interleaved_apply(Rows<const T> x, T* y, Span span, Apply<const A*> channels) {
-  with_traffic(for_rows(span.traffic, y, span.channels),
-               [&](auto traffic) { apply_span<traffic.value>(x, y, span, channels); });
-}
-
-template <int R, Traffic kTraffic, class T, class A>
-inline void gradient_columns(const T* grad_y, int64_t grad_y_stride, const T* x, int64_t x_stride,
-                             T* grad_x, int64_t n, const Gradient<const A*>& channels) {
-  sweep<A>(0, n, [&](int k, int64_t c, auto width) NORMKIT_INLINE {
-    const auto numbers = vectors(channels, c, width);
-    for (int r = 0; r < R; ++r) {
-      fetch<kTraffic>(k, x + (r + kRowsAhead) * x_stride + c);
-      fetch<kTraffic>(k, grad_y + (r + kRowsAhead) * grad_y_stride + c);
-      fetch_to_write<kTraffic>(k, grad_x + (r + kRowsAhead) * n + c);
-      store_to<kTraffic>(grad_x + r * n + c,
-                         gradient(numbers, load(grad_y + r * grad_y_stride + c, width),
-                                  load(x + r * x_stride + c, width)),
-                         width);
-    }
+  with_traffic(for_rows(span, y), [&](auto traffic) {
+    by_tiles(span, [&](auto rows, int64_t row, int64_t c, int64_t n) NORMKIT_INLINE {
+      const T* from = x.data + row * x.stride + c;
+      T* to = y + row * span.channels + c;
+      sweep<A>(0, n, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
+        const auto numbers = vectors(channels, c + i, width);
+        for (int r = 0; r < rows.count; ++r) {
+          fetch<traffic.value>(k, from + (r + kRowsAhead) * x.stride + i);
+          const Vec<A> v = load(from + r * x.stride + i, width);
+          store_to<traffic.value>(to + r * span.channels + i, applied<T>(numbers, v), width);
+        }
+      });
+    });
   });
-}
-
-template <Traffic kTraffic, class T, class A>
-inline void gradient_span(Rows<const T> g, Rows<const T> x, T* grad_x, const Span& span,
-                          const Gradient<const A*>& channels) {
-  int64_t r = 0;
-  for (; r + 4 <= span.rows; r += 4)
-    gradient_columns<4, kTraffic>(g.data + r * g.stride, g.stride, x.data + r * x.stride, x.stride,
-                                  grad_x + r * span.channels, span.channels, channels);
-  for (; r < span.rows; ++r)
-    gradient_columns<1, kTraffic>(g.data + r * g.stride, g.stride, x.data + r * x.stride, x.stride,
-                                  grad_x + r * span.channels, span.channels, channels);
 }
 
 template <class T, class A = accumulate_t<T>>
 void interleaved_gradient(Rows<const T> grad_y, Rows<const T> x, T* grad_x, Span span,
                           Gradient<const A*> channels) {
-  with_traffic(for_rows(span.traffic, grad_x, span.channels), [&](auto traffic) {
-    gradient_span<traffic.value>(grad_y, x, grad_x, span, channels);
+  with_traffic(for_rows(span, grad_x), [&](auto traffic) {
+    by_tiles(span, [&](auto rows, int64_t row, int64_t c, int64_t n) NORMKIT_INLINE {
+      const T* g = grad_y.data + row * grad_y.stride + c;
+      const T* from = x.data + row * x.stride + c;
+      T* to = grad_x + row * span.channels + c;
+      sweep<A>(0, n, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
+        const auto numbers = vectors(channels, c + i, width);
+        for (int r = 0; r < rows.count; ++r) {
+          fetch<traffic.value>(k, g + (r + kRowsAhead) * grad_y.stride + i);
+          fetch<traffic.value>(k, from + (r + kRowsAhead) * x.stride + i);
+          const Vec<A> v = load(from + r * x.stride + i, width);
+          const Vec<A> grad = load(g + r * grad_y.stride + i, width);
+          store_to<traffic.value>(to + r * span.channels + i, gradient(numbers, grad, v), width);
+        }
+      });
+    });
   });
 }
 

@@ -38,18 +38,16 @@ inline A rough_mean(const T* x, int64_t n) {
 
 // The sums of x - shift and of its square in one pass, each step in P, and what follows from them.
 // Returns whether they can be relied on.
-template <bool kCentred, Traffic kTraffic, class P, class T, class A = accumulate_t<T>>
-inline bool sum_row(const T* x, T* y, const RowForward<T>& p, A shift, Scalars<A>& s) {
+template <bool kCentred, class P, class T, class A = accumulate_t<T>>
+inline bool sum_row(const T* x, const RowForward<T>& p, A shift, Scalars<A>& s) {
   const Vec<P> shifts = broadcast(P(shift));
   Wide<1 + kCentred> sums;
-  add_sums<1 + kCentred, P>(p.n, sums,
-                            [&](int k, int64_t i, auto width, Vec<P>* out) NORMKIT_INLINE {
-                              fetch_to_write<kTraffic>(k, y + i);
-                              Vec<P> d = load_as<P>(x + i, width);
-                              if (kCentred) d -= shifts;
-                              out[0] = d * d;
-                              if (kCentred) out[1] = d;
-                            });
+  add_sums<1 + kCentred, P>(p.n, sums, [&](int, int64_t i, auto width, Vec<P>* out) NORMKIT_INLINE {
+    Vec<P> d = load_as<P>(x + i, width);
+    if (kCentred) d -= shifts;
+    out[0] = d * d;
+    if (kCentred) out[1] = d;
+  });
   const double squares = sums.total(0) * p.inverse_n;
   const double mean = kCentred ? sums.total(1) * p.inverse_n : 0.0;
   const double var = squares - mean * mean;
@@ -62,23 +60,23 @@ inline bool sum_row(const T* x, T* y, const RowForward<T>& p, A shift, Scalars<A
 }
 
 template <bool kCentred, class T, class A = accumulate_t<T>>
-__attribute__((noinline)) void sum_row_in_double(const T* x, T* y, const RowForward<T>& p, A shift,
+__attribute__((noinline)) void sum_row_in_double(const T* x, const RowForward<T>& p, A shift,
                                                  Scalars<A>& s) {
-  if (!sum_row<kCentred, Traffic::cached, double>(x, y, p, shift, s) && kCentred)
-    sum_row<kCentred, Traffic::cached, double>(x, y, p, s.centre.mean, s);
+  if (!sum_row<kCentred, double>(x, p, shift, s) && kCentred)
+    sum_row<kCentred, double>(x, p, s.centre.mean, s);
 }
 
 // Shorter rows of float are summed in double: no crowd of roundings averages out.
 constexpr int64_t kFewTerms = 256;
 
-template <bool kCentred, Traffic kTraffic, class T, class A = accumulate_t<T>>
-inline Scalars<A> row_statistics(const T* x, T* y, const RowForward<T>& p) {
+template <bool kCentred, class T, class A = accumulate_t<T>>
+inline Scalars<A> row_statistics(const T* x, const RowForward<T>& p) {
   Scalars<A> s{};
   const A shift = kCentred ? rough_mean(x, p.n) : A(0);
   if (sizeof(T) == sizeof(float) && p.n < kFewTerms)
-    sum_row_in_double<kCentred>(x, y, p, shift, s);
-  else if (!sum_row<kCentred, kTraffic, A>(x, y, p, shift, s))
-    sum_row_in_double<kCentred>(x, y, p, kCentred ? s.centre.mean : A(0), s);
+    sum_row_in_double<kCentred>(x, p, shift, s);
+  else if (!sum_row<kCentred, A>(x, p, shift, s))
+    sum_row_in_double<kCentred>(x, p, kCentred ? s.centre.mean : A(0), s);
   return s;
 }
 
@@ -117,35 +115,23 @@ struct Normalizer {
   }
 };
 
-// R rows at a time, so that gain and bias are loaded once for all of them.
-template <int R, bool kCentred, Traffic kTraffic, Affine kAffine, class T,
-          class A = accumulate_t<T>>
-inline void apply_rows(const T* x, T* y, const RowForward<T>& p, const Scalars<A>* s) {
-  Normalizer<kCentred, T> normalize[R];
-  for (int r = 0; r < R; ++r) normalize[r] = Normalizer<kCentred, T>(s[r]);
-  const T* from[R];
-  T* to[R];
-  for (int r = 0; r < R; ++r) from[r] = x + r * p.x_stride, to[r] = y + r * p.n;
-  const A *gain = p.gain, *bias = p.bias;
-  const int64_t ahead = R * p.x_stride;
-  sweep<A>(0, p.n, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
+// Columns [begin, end) of a row, while the same of a row `ahead` elements further is fetched.
+template <bool kCentred, Traffic kTraffic, Affine kAffine, class T, class A = accumulate_t<T>>
+inline void apply_row(const T* x, T* y, const RowForward<T>& p, const Scalars<A>& s, int64_t begin,
+                      int64_t end, int64_t ahead) {
+  const Normalizer<kCentred, T> normalize(s);
+  const A* gain = kAffine == Affine::none ? nullptr : p.gain + begin;
+  const A* bias = kAffine == Affine::gain_and_bias ? p.bias + begin : nullptr;
+  x += begin;
+  y += begin;
+  sweep_lines<kTraffic, A>(y, end - begin, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
+    fetch<kTraffic>(k, x + ahead + i);
     Vec<A> gains{}, biases{};
     if (kAffine != Affine::none) gains = load(gain + i, width);
     if (kAffine == Affine::gain_and_bias) biases = load(bias + i, width);
-    for (int r = 0; r < R; ++r) {
-      fetch<kTraffic>(k, from[r] + ahead + i);
-      const Vec<A> v = load(from[r] + i, width);
-      store_to<kTraffic>(to[r] + i, normalize[r].template apply<kAffine>(v, gains, biases), width);
-    }
+    store_to<kTraffic>(y + i, normalize.template apply<kAffine>(load(x + i, width), gains, biases),
+                       width);
   });
-}
-
-template <int R, bool kCentred, Traffic kTraffic, class T>
-inline void apply_rows(const T* x, T* y, const RowForward<T>& p,
-                       const Scalars<accumulate_t<T>>* s) {
-  if (p.bias) return apply_rows<R, kCentred, kTraffic, Affine::gain_and_bias>(x, y, p, s);
-  if (p.gain) return apply_rows<R, kCentred, kTraffic, Affine::gain>(x, y, p, s);
-  return apply_rows<R, kCentred, kTraffic, Affine::none>(x, y, p, s);
 }
 
 // A row whose squares leave float's range, once more in double: one element at a time, for it is
@@ -182,43 +168,52 @@ inline void save_row(const RowStatistics<A>& save, int64_t row, const Scalars<A>
   if (save.slope) save.slope[row] = A(s.slope);
 }
 
-template <int R, bool kCentred, Traffic kTraffic, class T, class A = accumulate_t<T>>
-inline void forward_rows(const RowForward<T>& p, int64_t row) {
+// Rows go in groups: all are summed, then all are applied, tile by tile of their columns, so that
+// gain and bias are read from the innermost cache. Past the cache, reading and writing had better
+// alternate sooner.
+constexpr int64_t kGroup = 8, kStreamedGroup = 2;
+constexpr int64_t kTile = 1024;
+
+template <bool kCentred, Traffic kTraffic, Affine kAffine, class T, class A = accumulate_t<T>>
+inline void forward_group(const RowForward<T>& p, int64_t row, int64_t count) {
   const T* x = p.x + row * p.x_stride;
   T* y = p.y + row * p.n;
-  Scalars<A> s[R];
-  bool plain[R], all_plain = true;
-  for (int r = 0; r < R; ++r) {
-    s[r] = row_statistics<kCentred, kTraffic>(x + r * p.x_stride, y + r * p.n, p);
+  Scalars<A> s[kGroup];
+  bool plain[kGroup];
+  for (int64_t r = 0; r < count; ++r) {
+    s[r] = row_statistics<kCentred>(x + r * p.x_stride, p);
     plain[r] = sizeof(A) == sizeof(double) || in_range(s[r].var, p.eps);
-    all_plain &= plain[r];
   }
-  if (all_plain) apply_rows<R, kCentred, kTraffic>(x, y, p, s);
-  for (int r = 0; r < R; ++r) {
-    const T* own_x = x + r * p.x_stride;
-    T* own_y = y + r * p.n;
-    if (!plain[r])
-      s[r] = redo_row<kCentred>(own_x, own_y, p);
-    else if (!all_plain)
-      apply_rows<1, kCentred, Traffic::cached>(own_x, own_y, p, &s[r]);
+  for (int64_t begin = 0; begin < p.n; begin += kTile) {
+    const int64_t end = p.n - begin < kTile ? p.n : begin + kTile;
+    for (int64_t r = 0; r < count; ++r)
+      if (plain[r])
+        apply_row<kCentred, kTraffic, kAffine>(x + r * p.x_stride, y + r * p.n, p, s[r], begin, end,
+                                               count * p.x_stride);
+  }
+  for (int64_t r = 0; r < count; ++r) {
+    if (!plain[r]) s[r] = redo_row<kCentred>(x + r * p.x_stride, y + r * p.n, p);
     save_row(p.save, row + r, s[r]);
   }
 }
 
-// Short rows go four at a time: while one waits for its root the next are summed. Of long ones no
-// more than two fit the cache.
-constexpr int64_t kShortRow = 1024;
-
 template <bool kCentred, Traffic kTraffic, class T>
 inline void forward_range(const RowForward<T>& p, int64_t row, int64_t end) {
-  for (; p.n <= kShortRow && row + 4 <= end; row += 4) forward_rows<4, kCentred, kTraffic>(p, row);
-  for (; row + 2 <= end; row += 2) forward_rows<2, kCentred, kTraffic>(p, row);
-  if (row < end) forward_rows<1, kCentred, kTraffic>(p, row);
+  constexpr int64_t kRows = kTraffic == Traffic::streamed ? kStreamedGroup : kGroup;
+  for (; row < end; row += kRows) {
+    const int64_t count = end - row < kRows ? end - row : kRows;
+    if (p.bias)
+      forward_group<kCentred, kTraffic, Affine::gain_and_bias>(p, row, count);
+    else if (p.gain)
+      forward_group<kCentred, kTraffic, Affine::gain>(p, row, count);
+    else
+      forward_group<kCentred, kTraffic, Affine::none>(p, row, count);
+  }
 }
 
 template <class T>
 void row_forward(const RowForward<T>& p, int64_t begin, int64_t end) {
-  with_traffic(for_rows(p.traffic, p.y, p.n), [&](auto traffic) {
+  with_traffic(p.traffic, [&](auto traffic) {
     p.centred ? forward_range<true, traffic.value>(p, begin, end)
               : forward_range<false, traffic.value>(p, begin, end);
   });
@@ -240,7 +235,7 @@ struct BackwardScalars {
   }
 };
 
-template <bool kCentred, Traffic kTraffic, class T, class A = accumulate_t<T>>
+template <bool kCentred, class T, class A = accumulate_t<T>>
 inline BackwardScalars<A> backward_scalars(const RowBackward<T>& p, int64_t row) {
   const double rstd = p.saved.rstd[row];
   const double residual = kCentred ? double(p.saved.residual[row]) : 0.0;
@@ -250,47 +245,49 @@ inline BackwardScalars<A> backward_scalars(const RowBackward<T>& p, int64_t row)
   s.x_hat_shift = broadcast(A(-residual * rstd));
   if (!p.grad_x) return s;
   const T *x = p.x + row * p.x_stride, *grad_y = p.grad_y + row * p.grad_y_stride;
-  T* grad_x = p.grad_x + row * p.n;
   const A* gain = p.gain;
   Wide<1 + kCentred> sums;
-  add_sums<1 + kCentred, A>(p.n, sums,
-                            [&](int k, int64_t i, auto width, Vec<A>* out) NORMKIT_INLINE {
-                              fetch_to_write<kTraffic>(k, grad_x + i);
-                              Vec<A> gw = load(grad_y + i, width);
-                              if (gain) gw *= load(gain + i, width);
-                              out[0] = gw * s.template x_hat<kCentred>(load(x + i, width));
-                              if (kCentred) out[1] = gw;
-                            });
+  add_sums<1 + kCentred, A>(p.n, sums, [&](int, int64_t i, auto width, Vec<A>* out) NORMKIT_INLINE {
+    Vec<A> gw = load(grad_y + i, width);
+    if (gain) gw *= load(gain + i, width);
+    out[0] = gw * s.template x_hat<kCentred>(load(x + i, width));
+    if (kCentred) out[1] = gw;
+  });
   const double slope = p.saved.slope ? double(p.saved.slope[row]) : 1.0;
   if (kCentred) s.shift = broadcast(A(-rstd * sums.total(1) / double(p.n)));
   s.pull = broadcast(A(-rstd * slope * sums.total(0) / double(p.n)));
   return s;
 }
 
-// R rows at a time, so that a weight gradient is loaded and stored once for all of them.
+// Columns [begin, end) of R rows, so that a weight gradient is loaded and stored once for both.
 template <int R, bool kCentred, Traffic kTraffic, class T, class A = accumulate_t<T>>
-inline void backward_rows(const RowBackward<T>& p, int64_t row, A* grad_gain, A* grad_bias) {
+inline void backward_tile(const RowBackward<T>& p, int64_t row, const BackwardScalars<A>* scalars,
+                          int64_t begin, int64_t end, int64_t ahead, A* grad_gain, A* grad_bias) {
   BackwardScalars<A> s[R];
-  for (int r = 0; r < R; ++r) s[r] = backward_scalars<kCentred, kTraffic>(p, row + r);
-  const T* x = p.x + row * p.x_stride;
-  const T* grad_y = p.grad_y + row * p.grad_y_stride;
-  T* grad_x = p.grad_x ? p.grad_x + row * p.n : nullptr;
+  const T *x[R], *grad_y[R];
+  T* grad_x[R];
+  for (int r = 0; r < R; ++r) {
+    s[r] = scalars[r];
+    x[r] = p.x + (row + r) * p.x_stride;
+    grad_y[r] = p.grad_y + (row + r) * p.grad_y_stride;
+    grad_x[r] = p.grad_x ? p.grad_x + (row + r) * p.n : nullptr;
+  }
   const A* gain = p.gain;
-  const int64_t n = p.n, x_stride = p.x_stride, grad_y_stride = p.grad_y_stride;
-  sweep<A>(0, n, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
+  const int64_t x_ahead = ahead * p.x_stride, grad_y_ahead = ahead * p.grad_y_stride;
+  sweep<A>(begin, end, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
     const Vec<A> gains = gain ? load(gain + i, width) : broadcast(A(1));
     Vec<A> gain_sum = grad_gain ? load(grad_gain + i, width) : Vec<A>{};
     Vec<A> bias_sum = grad_bias ? load(grad_bias + i, width) : Vec<A>{};
     for (int r = 0; r < R; ++r) {
-      fetch<kTraffic>(k, grad_y + (r + R) * grad_y_stride + i);
-      fetch<kTraffic>(k, x + (r + R) * x_stride + i);
-      const Vec<A> g = load(grad_y + r * grad_y_stride + i, width);
-      const Vec<A> x_hat = s[r].template x_hat<kCentred>(load(x + r * x_stride + i, width));
+      fetch<kTraffic>(k, grad_y[r] + grad_y_ahead + i);
+      fetch<kTraffic>(k, x[r] + x_ahead + i);
+      const Vec<A> g = load(grad_y[r] + i, width);
+      const Vec<A> x_hat = s[r].template x_hat<kCentred>(load(x[r] + i, width));
       gain_sum = fused(g, x_hat, gain_sum);
       bias_sum += g;
-      if (!grad_x) continue;
+      if (!grad_x[r]) continue;
       const Vec<A> pulled = kCentred ? fused(x_hat, s[r].pull, s[r].shift) : x_hat * s[r].pull;
-      store_to<kTraffic>(grad_x + r * n + i, fused(g * gains, s[r].rstd, pulled), width);
+      store_to<kTraffic>(grad_x[r] + i, fused(g * gains, s[r].rstd, pulled), width);
     }
     if (grad_gain) store(grad_gain + i, gain_sum, width);
     if (grad_bias) store(grad_bias + i, bias_sum, width);
@@ -298,21 +295,41 @@ inline void backward_rows(const RowBackward<T>& p, int64_t row, A* grad_gain, A*
 }
 
 template <bool kCentred, Traffic kTraffic, class T, class A = accumulate_t<T>>
+inline void backward_group(const RowBackward<T>& p, int64_t row, int64_t count, A* grad_gain,
+                           A* grad_bias) {
+  BackwardScalars<A> s[kGroup];
+  for (int64_t r = 0; r < count; ++r) s[r] = backward_scalars<kCentred>(p, row + r);
+  for (int64_t begin = 0; begin < p.n; begin += kTile) {
+    const int64_t end = p.n - begin < kTile ? p.n : begin + kTile;
+    int64_t r = 0;
+    for (; r + 2 <= count; r += 2)
+      backward_tile<2, kCentred, kTraffic>(p, row + r, &s[r], begin, end, count, grad_gain,
+                                           grad_bias);
+    if (r < count)
+      backward_tile<1, kCentred, kTraffic>(p, row + r, &s[r], begin, end, count, grad_gain,
+                                           grad_bias);
+  }
+}
+
+template <bool kCentred, Traffic kTraffic, class T, class A = accumulate_t<T>>
 inline void backward_block(const RowBackward<T>& p, int64_t block) {
-  int64_t row = block * p.block_rows;
-  const int64_t last = row + p.block_rows < p.rows ? row + p.block_rows : p.rows;
+  constexpr int64_t kRows = kTraffic == Traffic::streamed ? kStreamedGroup : kGroup;
+  const int64_t first = block * p.block_rows;
+  const int64_t last = first + p.block_rows < p.rows ? first + p.block_rows : p.rows;
   A* gain_sum = p.grad_gain ? p.grad_gain + block * p.n : nullptr;
   A* bias_sum = p.grad_bias ? p.grad_bias + block * p.n : nullptr;
   if (gain_sum) memset(gain_sum, 0, p.n * sizeof(A));
   if (bias_sum) memset(bias_sum, 0, p.n * sizeof(A));
-  for (; row + 4 <= last; row += 4)
-    backward_rows<4, kCentred, kTraffic>(p, row, gain_sum, bias_sum);
-  for (; row < last; ++row) backward_rows<1, kCentred, kTraffic>(p, row, gain_sum, bias_sum);
+  for (int64_t row = first; row < last; row += kRows)
+    backward_group<kCentred, kTraffic>(p, row, last - row < kRows ? last - row : kRows, gain_sum,
+                                       bias_sum);
 }
 
 template <class T>
 void row_backward(const RowBackward<T>& p, int64_t begin, int64_t end) {
-  with_traffic(for_rows(p.traffic, p.grad_x, p.n), [&](auto traffic) {
+  // Two rows share a sweep, so only rows that all begin at a line can go past the cache.
+  const bool by_lines = (uintptr_t)p.grad_x % 64 == 0 && p.n * sizeof(T) % 64 == 0;
+  with_traffic(by_lines ? p.traffic : Traffic::cached, [&](auto traffic) {
     for (int64_t block = begin; block < end; ++block)
       p.saved.mean ? backward_block<true, traffic.value>(p, block)
                    : backward_block<false, traffic.value>(p, block);

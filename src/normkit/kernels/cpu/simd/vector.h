@@ -307,22 +307,14 @@ inline void store_to(T* p, Vec<accumulate_t<T>> v, W width) {
     store(p, v, width);
 }
 
-// Calls f with the traffic as a constant. Only rows that all begin at a line can be streamed.
+// Calls f with the traffic as a constant.
 template <Traffic kTraffic>
 struct Constant {
   static constexpr Traffic value = kTraffic;
 };
 template <class F>
 inline void with_traffic(Traffic traffic, const F& f) {
-  if (traffic == Traffic::streamed) return f(Constant<Traffic::streamed>{});
-  if (traffic == Traffic::fetched) return f(Constant<Traffic::fetched>{});
-  f(Constant<Traffic::cached>{});
-}
-
-template <class T>
-inline Traffic for_rows(Traffic traffic, const T* to, int64_t n) {
-  const bool by_lines = (uintptr_t)to % 64 == 0 && n * sizeof(T) % 64 == 0;
-  return traffic == Traffic::streamed && !by_lines ? Traffic::fetched : traffic;
+  traffic == Traffic::streamed ? f(Constant<Traffic::streamed>{}) : f(Constant<Traffic::cached>{});
 }
 
 template <class T>
@@ -331,20 +323,12 @@ inline accumulate_t<T> load_one(const T* p) {
 }
 
 // A pass that only reads and one that only writes each leave half of memory idle. So while one
-// piece of data is handled in cache, the next is fetched, and the lines about to be written are
-// claimed. The address may lie past the end: a prefetch never faults. k counts the vectors of a
-// sweep, so that a line of several is asked for once.
-template <class T>
-inline bool first_of_line(int k) {
-  return k * int(sizeof(Stored<T>)) % 64 == 0;
-}
+// piece of data is written, the next is fetched. The address may lie past the end: a prefetch never
+// faults. k counts the vectors of a sweep, so that a line of several is asked for once.
 template <Traffic kTraffic, class T>
 inline void fetch(int k, const T* p) {
-  if (kTraffic != Traffic::cached && first_of_line<T>(k)) __builtin_prefetch(p, 0, 2);
-}
-template <Traffic kTraffic, class T>
-inline void fetch_to_write(int k, const T* p) {
-  if (kTraffic == Traffic::fetched && first_of_line<T>(k)) __builtin_prefetch(p, 1, 2);
+  if (kTraffic == Traffic::streamed && k * int(sizeof(Stored<T>)) % 64 == 0)
+    __builtin_prefetch(p, 0, 2);
 }
 
 // ------------------------------------------------------------------- reductions
@@ -392,6 +376,24 @@ NORMKIT_INLINE inline void sweep(int64_t begin, int64_t end, Body&& body) {
   if (i + L <= end) body(1, i, Full{}), i += L;
   if (i + L <= end) body(2, i, Full{}), i += L;
   if (i < end) body(3, i, Part{int(end - i)});
+}
+
+// sweep, but where lines are to be written past the cache only whole ones are: those that two
+// planes share are not.
+template <Traffic kTraffic, class A, class T, class Body>
+NORMKIT_INLINE inline void sweep_lines(const T* to, int64_t length, Body&& body) {
+  if (kTraffic != Traffic::streamed) return sweep<A>(0, length, body);
+  constexpr int64_t kLine = 64 / sizeof(T);
+  const auto piecewise = [&](int64_t begin, int64_t end) NORMKIT_INLINE {
+    for (int64_t i = begin; i < end; i += kLanes<A>)
+      body(0, i, Part{end - i < kLanes<A> ? int(end - i) : kLanes<A>});
+  };
+  const int64_t before = (64 - int64_t((uintptr_t)to % 64)) % 64 / int64_t(sizeof(T));
+  const int64_t first = before < length ? before : length;
+  const int64_t last = first + (length - first) / kLine * kLine;
+  piecewise(0, first);
+  sweep<A>(first, last, body);
+  piecewise(last, length);
 }
 
 // Four terms make a chain in A, then the sum goes on in double: a long row's sum is as good as a
