@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, is_grad_enabled
+from torch._C import _are_functorch_transforms_active
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling, is_dynamo_compiling
 
@@ -261,9 +261,7 @@ def _is_transformed() -> bool:
 
     These go through a formula in its own operators, which it can transform at will.
     """
-    return forward_ad._current_level >= 0 or (
-        not is_compiling() and torch._C._are_functorch_transforms_active()
-    )
+    return forward_ad._current_level >= 0 or (not is_compiling() and _are_functorch_transforms_active())
 
 
 # The arguments of `row_norm` after eps where all but the first are at their defaults.
@@ -273,8 +271,9 @@ _PLAIN_LAYER, _PLAIN_RMS = (True,), (False,)
 def _with_grad(
     input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float | None, recipe: tuple[Any, ...]
 ) -> Tensor:
-    if _is_transformed():
+    compiling = is_compiling()
+    if forward_ad._current_level >= 0 or (not compiling and _are_functorch_transforms_active()):
         return pytorch.row_norm_formula(input, weight, bias, eps, *recipe)[0]
-    if is_compiling():  # the compiler derives the gradient from the operator's own formula
+    if compiling:  # the compiler derives the gradient from the operator's own formula
         return _row.row_norm(input, weight, bias, eps, *recipe)[0]
     return _row.row_norm_with_grad(input, weight, bias, eps, recipe)  # type: ignore[no-any-return]

@@ -139,10 +139,12 @@ def _gradients(
     training: bool,
     wanted: tuple[bool, bool, bool],
 ) -> tuple[Tensor | None, ...]:
-    if all(wanted):
-        return _bwd_direct(grad_output, input, statistics, weight, bias, training)  # type: ignore[no-any-return]
-    grads = _bwd_direct(grad_output, input, statistics, weight, bias, training, *wanted)
-    return tuple(g if want else None for g, want in zip(grads, wanted, strict=True))
+    x, w, b = wanted
+    if x and (w or weight is None) and (b or bias is None):
+        grads = _bwd_direct(grad_output, input, statistics, weight, bias, training)
+    else:
+        grads = _bwd_direct(grad_output, input, statistics, weight, bias, training, x, w, b)
+    return grads[0] if x else None, grads[1] if w else None, grads[2] if b else None
 
 
 class BatchNormFixed(torch.autograd.Function):

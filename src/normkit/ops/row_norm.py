@@ -140,12 +140,13 @@ def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
                 grad_output,
             )
         )
-    wanted = ctx.needs_input_grad[:3]
-    if all(wanted):
-        return _bwd_direct(grad_output, input, statistics, weight, bias, *ctx.recipe)
-    recipe = _DEFAULTS[len(ctx.recipe) :]
-    grads = _bwd_direct(grad_output, input, statistics, weight, bias, *ctx.recipe, *recipe, *wanted)
-    return tuple(g if want else None for g, want in zip(grads, wanted, strict=True))
+    x, w, b = ctx.needs_input_grad[:3]
+    if x and (w or weight is None) and (b or bias is None):
+        grads = _bwd_direct(grad_output, input, statistics, weight, bias, *ctx.recipe)
+    else:
+        recipe = (*ctx.recipe, *_DEFAULTS[len(ctx.recipe) :])
+        grads = _bwd_direct(grad_output, input, statistics, weight, bias, *recipe, x, w, b)
+    return grads[0] if x else None, grads[1] if w else None, grads[2] if b else None
 
 
 _DEFAULTS = (None, 1, False, 0.0)  # of centred (none), trailing, outside, gain_offset

@@ -8,8 +8,9 @@ namespace normkit {
 namespace {
 
 // Below this many elements a channel is summed in double: there is no crowd of roundings to average
-// out, and little to do.
-constexpr int64_t kFew = 256;
+// out, and little to do. Interleaved sums are checked in coarser parts, of 32 rows, and a part of a
+// dozen may well be the fourth of them all.
+constexpr int64_t kFew = 256, kFewRows = 384;
 // Elements whose mean is what a channel is summed relative to, taken from all over it.
 constexpr int64_t kSamples = 8;
 
@@ -160,7 +161,7 @@ void train_interleaved(const Layout& in, const Tensor& y, Channels<T>& channels)
     return total;
   };
   const double count = double(in.rows());
-  std::vector<Sums> total = sum(in.rows() < kFew);
+  std::vector<Sums> total = sum(in.rows() < kFewRows);
   std::vector<int64_t> again;
   for (int64_t c = 0; c < C; ++c) {
     if (sound<T>(total[c], count, channels.eps)) continue;

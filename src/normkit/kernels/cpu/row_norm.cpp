@@ -164,24 +164,50 @@ std::tuple<Tensor, Tensor> row_norm_fwd(const Tensor& x, const Tensor* weight, c
 // so that the sum does not depend on the number of threads.
 int64_t block_rows(int64_t rows) { return std::clamp<int64_t>(rows / 16, 8, 64); }
 
-// Sums the blocks' partials in their order, in double, and rounds once to the parameter's dtype.
+// A parameter's gradient: the blocks' partial sums, added in their order in double and rounded once
+// to the parameter's dtype. A single block's are the gradient itself.
 template <class A>
-Tensor reduce_partials(const A* partials, int64_t blocks, int64_t n, const Tensor& like) {
-  constexpr int64_t kTile = 512;
-  Tensor grad = empty(like.sizes(), like.scalar_type());
-  with_type(like.scalar_type(), "a parameter", [&](auto element) {
-    auto* out = grad.mutable_data<decltype(rounded(element, 0))>();
-    parallel((n + kTile - 1) / kTile, kTile * blocks, [&](int64_t begin, int64_t end) {
+class ParameterGradient {
+ public:
+  ParameterGradient(const Tensor* parameter, bool wanted, int64_t blocks, int64_t n,
+                    ScalarType otherwise)
+      : wanted_(wanted && parameter),
+        blocks_(blocks),
+        n_(n),
+        grad_(wanted_ ? empty(parameter->sizes(), parameter->scalar_type()) : none(otherwise)) {
+    direct_ = wanted_ && blocks == 1 && grad_.scalar_type() == scalar_type_of<A>();
+    // Every partial is cleared by the thread that fills it.
+    if (wanted_ && !direct_) partials_ = std::make_unique_for_overwrite<A[]>(blocks * n);
+  }
+
+  A* sums() const { return direct_ ? grad_.template mutable_data<A>() : partials_.get(); }
+
+  Tensor finish() {
+    if (wanted_ && !direct_)
+      with_type(grad_.scalar_type(), "a parameter", [&](auto element) { reduce(element); });
+    return std::move(grad_);
+  }
+
+ private:
+  template <class W>
+  void reduce(W element) {
+    constexpr int64_t kTile = 512;
+    auto* out = grad_.template mutable_data<decltype(rounded(element, 0))>();
+    parallel((n_ + kTile - 1) / kTile, kTile * blocks_, [&](int64_t begin, int64_t end) {
       double total[kTile];
-      for (int64_t i = begin * kTile; i < std::min(end * kTile, n); i += kTile) {
-        const int64_t count = std::min(kTile, n - i);
-        kernels<A>().add_partials(partials + i, blocks, n, count, total);
+      for (int64_t i = begin * kTile; i < std::min(end * kTile, n_); i += kTile) {
+        const int64_t count = std::min(kTile, n_ - i);
+        kernels<A>().add_partials(partials_.get() + i, blocks_, n_, count, total);
         for (int64_t j = 0; j < count; ++j) out[i + j] = rounded(element, total[j]);
       }
     });
-  });
-  return grad;
-}
+  }
+
+  bool wanted_, direct_;
+  int64_t blocks_, n_;
+  Tensor grad_;
+  std::unique_ptr<A[]> partials_;
+};
 
 std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(const Tensor& grad_y, const Tensor& x,
                                                 const Tensor& statistics, const Tensor* weight,
@@ -195,51 +221,42 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(const Tensor& grad_y, const Tens
   check_parameter(bias, "bias", x, trailing);
   STD_TORCH_CHECK(grad_y.scalar_type() == type && same_sizes(grad_y, x),
                   "normkit: grad_output must have the input's shape and dtype");
-  weight_grad = weight_grad && weight;
-  bias_grad = bias_grad && bias;
   const Matrix rows(x, "input", trailing);
   const Matrix grad_rows(grad_y, "grad_output", trailing);
   const int64_t per_block = block_rows(rows.count);
   const int64_t blocks = rows.n == 0 ? 0 : (rows.count + per_block - 1) / per_block;
-  std::tuple<Tensor, Tensor, Tensor> result{input_grad ? empty(x.sizes(), type) : none(type),
-                                            none(type), none(type)};
-  with_type(type, "input", [&](auto element) {
+  return with_type(type, "input", [&](auto element) {
     using T = decltype(element);
     using A = accumulate_t<T>;
     STD_TORCH_CHECK(
         statistics.is_cpu() && statistics.dim() == 2 && statistics.sizes()[0] == v.statistics() &&
             statistics.sizes()[1] == rows.count && statistics.scalar_type() == scalar_type_of<A>(),
         "normkit: statistics are not those of the input");
+    Tensor grad_x = input_grad ? empty(x.sizes(), type) : none(type);
+    ParameterGradient<A> grad_gain(weight, weight_grad, blocks, rows.n, type);
+    ParameterGradient<A> grad_bias(bias, bias_grad, blocks, rows.n, type);
     const Vector<A> gain(weight, "weight", rows.n, gain_offset);
+    std::optional<Tensor> dense;
+    if (!statistics.is_contiguous()) dense = contiguous(statistics);
     RowBackward<T> p{};
     p.grad_y = grad_rows.tensor->template data<T>();
     p.grad_y_stride = grad_rows.stride;
     p.x = rows.tensor->template data<T>();
     p.x_stride = rows.stride;
     p.gain = gain.get();
-    std::optional<Tensor> dense;
-    if (!statistics.is_contiguous()) dense = contiguous(statistics);
     p.saved = views<A>(dense ? *dense : statistics, rows.count, v);
-    p.grad_x = input_grad ? std::get<0>(result).template mutable_data<T>() : nullptr;
+    p.grad_x = input_grad ? grad_x.template mutable_data<T>() : nullptr;
     p.rows = rows.count;
     p.n = rows.n;
     p.block_rows = per_block;
-    // Every partial is cleared by the thread that fills it.
-    const auto gain_partials = std::make_unique_for_overwrite<A[]>(weight_grad * blocks * rows.n);
-    const auto bias_partials = std::make_unique_for_overwrite<A[]>(bias_grad * blocks * rows.n);
-    p.grad_gain = weight_grad ? gain_partials.get() : nullptr;
-    p.grad_bias = bias_grad ? bias_partials.get() : nullptr;
-    const int64_t bytes = 3 * rows.count * rows.n * int64_t(sizeof(T));
-    p.traffic = traffic(bytes);
+    p.grad_gain = grad_gain.sums();
+    p.grad_bias = grad_bias.sums();
+    p.traffic = traffic(3 * rows.count * rows.n * int64_t(sizeof(T)));
     const auto kernel = kernels<T>().row_backward;
     parallel(blocks, per_block * rows.n, p.traffic,
              [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
-    if (weight_grad)
-      std::get<1>(result) = reduce_partials(gain_partials.get(), blocks, rows.n, *weight);
-    if (bias_grad)
-      std::get<2>(result) = reduce_partials(bias_partials.get(), blocks, rows.n, *bias);
+    return std::tuple{std::move(grad_x), grad_gain.finish(), grad_bias.finish()};
   });
-  return result;
 }
 
 }  // namespace

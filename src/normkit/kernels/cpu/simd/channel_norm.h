@@ -136,28 +136,20 @@ void planar_gradient(Planes<const T> grad_y, Planes<const T> x, Planes<T> grad_x
 }
 
 // ------------------------------------------------------------------ interleaved
-// Sums: a block of columns keeps its sums in registers while it goes down this many rows.
-constexpr int64_t kRowsPerPass = 32;
-constexpr int kColumns = NORMKIT_VECTOR_BYTES == 64 ? 4 : 2;  // vectors in a block
-constexpr int64_t kRowsAhead = 16;  // how far ahead of a single pass the next rows are fetched
+constexpr int64_t kRowsAhead = 16;  // how far ahead the next rows are fetched
 
-// body(columns, c, first, last, width): `columns` vectors from channel c on, rows [first, last).
-template <int N>
-struct Columns {
-  static constexpr int count = N;
+// Rows handled at once, so that a channel's numbers are loaded once for all of them.
+template <int R>
+struct AtOnce {
+  static constexpr int rows = R;
 };
 
-template <class P, class Body>
-NORMKIT_INLINE inline void by_columns(const Span& span, Body&& body) {
-  constexpr int L = kLanes<P>;
-  for (int64_t first = 0; first < span.rows; first += kRowsPerPass) {
-    const int64_t last = first + kRowsPerPass < span.rows ? first + kRowsPerPass : span.rows;
-    int64_t c = 0;
-    for (; c + kColumns * L <= span.channels; c += kColumns * L)
-      body(Columns<kColumns>{}, c, first, last, Full{});
-    for (; c + L <= span.channels; c += L) body(Columns<1>{}, c, first, last, Full{});
-    if (c < span.channels) body(Columns<1>{}, c, first, last, Part{int(span.channels - c)});
-  }
+// body(at_once, row, c, n) for the rows [first, last), R at a time, and n channels from c on.
+template <int R, class Body>
+NORMKIT_INLINE inline void by_rows(int64_t first, int64_t last, int64_t c, int64_t n, Body&& body) {
+  int64_t row = first;
+  for (; row + R <= last; row += R) body(AtOnce<R>{}, row, c, n);
+  for (; row < last; ++row) body(AtOnce<1>{}, row, c, n);
 }
 
 // to[i] = f(to[i], v[i]) in double.
@@ -185,28 +177,53 @@ NORMKIT_INLINE inline void raise_to(double* peak, V v, W width) {
   update(peak, v, width, [](Vec<double> a, Vec<double> b) { return larger(a, b); });
 }
 
+// Two sums for every channel: in P over a pass of a few rows, which stay in the innermost cache,
+// then in double. add(at_once, row, c, n, first, second) adds rows to the sums of n channels from c
+// on; keep(c, n, first, second) takes them.
+template <class P, int R, class Add, class Keep>
+NORMKIT_INLINE inline void sum_rows(const Span& span, Add&& add, Keep&& keep) {
+  constexpr int64_t kRowsPerPass = 32, kTile = 1024;
+  alignas(64) P first[kTile], second[kTile];
+  for (int64_t row = 0; row < span.rows; row += kRowsPerPass) {
+    const int64_t last = row + kRowsPerPass < span.rows ? row + kRowsPerPass : span.rows;
+    for (int64_t c = 0; c < span.channels; c += kTile) {
+      const int64_t n = span.channels - c < kTile ? span.channels - c : kTile;
+      memset(first, 0, n * sizeof(P));
+      memset(second, 0, n * sizeof(P));
+      by_rows<R>(row, last, c, n,
+                 [&](auto at_once, int64_t r, int64_t from, int64_t count)
+                     NORMKIT_INLINE { add(at_once, r, from, count, first, second); });
+      keep(c, n, first, second);
+    }
+  }
+}
+
 template <Traffic kTraffic, class P, class T, class A>
 inline void column_sums(Rows<const T> x, const Span& span, const A* shift, double* sum,
                         double* squares, double* peak) {
-  by_columns<P>(
-      span, [&](auto columns, int64_t c, int64_t first, int64_t last, auto width) NORMKIT_INLINE {
-        constexpr int V = decltype(columns)::count, L = kLanes<P>;
-        Vec<P> shifts[V], s[V] = {}, q[V] = {};
-        for (int v = 0; v < V; ++v) shifts[v] = load_as<P>(shift + c + v * L, width);
-        for (int64_t r = first; r < last; ++r) {
-          const T* row = x.data + r * x.stride + c;
-          for (int v = 0; v < V; ++v) {
-            fetch<kTraffic>(v, row + kRowsPerPass * x.stride + v * L);
-            const Vec<P> d = load_as<P>(row + v * L, width) - shifts[v];
-            s[v] += d;
-            q[v] = fused(d, d, q[v]);
+  sum_rows<P, 4>(
+      span,
+      [&](auto at_once, int64_t row, int64_t c, int64_t n, P* s, P* q) NORMKIT_INLINE {
+        const T* from = x.data + row * x.stride + c;
+        sweep<P>(0, n, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
+          const Vec<P> shifts = load_as<P>(shift + c + i, width);
+          Vec<P> s_sum = load(s + i, width), q_sum = load(q + i, width);
+          for (int r = 0; r < at_once.rows; ++r) {
+            fetch<kTraffic>(k, from + (r + kRowsAhead) * x.stride + i);
+            const Vec<P> d = load_as<P>(from + r * x.stride + i, width) - shifts;
+            s_sum += d;
+            q_sum = fused(d, d, q_sum);
           }
-        }
-        for (int v = 0; v < V; ++v) {
-          add_to(sum + c + v * L, s[v], width);
-          add_to(squares + c + v * L, q[v], width);
-          if (sizeof(P) == sizeof(float)) raise_to(peak + c + v * L, q[v], width);
-        }
+          store(s + i, s_sum, width);
+          store(q + i, q_sum, width);
+        });
+      },
+      [&](int64_t c, int64_t n, const P* s, const P* q) NORMKIT_INLINE {
+        sweep<P>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+          add_to(sum + c + i, load(s + i, width), width);
+          add_to(squares + c + i, load(q + i, width), width);
+          if (sizeof(P) == sizeof(float)) raise_to(peak + c + i, load(q + i, width), width);
+        });
       });
 }
 
@@ -220,57 +237,44 @@ void interleaved_sums(Rows<const T> x, Span span, const A* shift, bool exact, do
   });
 }
 
-template <Traffic kTraffic, class T, class A>
-inline void column_gradient_sums(Rows<const T> grad_y, Rows<const T> x, const Span& span,
-                                 const Hat<const A*>& channels, double* grad, double* grad_x_hat) {
-  by_columns<A>(
-      span, [&](auto columns, int64_t c, int64_t first, int64_t last, auto width) NORMKIT_INLINE {
-        constexpr int V = decltype(columns)::count, L = kLanes<A>;
-        Hat<Vec<A>> numbers[V];
-        Vec<A> g_sum[V] = {}, gx_sum[V] = {};
-        for (int v = 0; v < V; ++v) numbers[v] = vectors(channels, c + v * L, width);
-        for (int64_t r = first; r < last; ++r) {
-          const T *g_row = grad_y.data + r * grad_y.stride + c, *row = x.data + r * x.stride + c;
-          for (int v = 0; v < V; ++v) {
-            fetch<kTraffic>(v, g_row + kRowsPerPass * grad_y.stride + v * L);
-            fetch<kTraffic>(v, row + kRowsPerPass * x.stride + v * L);
-            const Vec<A> g = load(g_row + v * L, width);
-            g_sum[v] += g;
-            gx_sum[v] = fused(g, x_hat(numbers[v], load(row + v * L, width)), gx_sum[v]);
-          }
-        }
-        for (int v = 0; v < V; ++v) {
-          add_to(grad + c + v * L, g_sum[v], width);
-          add_to(grad_x_hat + c + v * L, gx_sum[v], width);
-        }
-      });
-}
-
 template <class T, class A = accumulate_t<T>>
 void interleaved_gradient_sums(Rows<const T> grad_y, Rows<const T> x, Span span,
                                Hat<const A*> channels, double* grad, double* grad_x_hat) {
   for (int64_t c = 0; c < span.channels; ++c) grad[c] = grad_x_hat[c] = 0;
   with_traffic(span.traffic, [&](auto traffic) {
-    column_gradient_sums<traffic.value>(grad_y, x, span, channels, grad, grad_x_hat);
+    sum_rows<A, 2>(
+        span,
+        [&](auto at_once, int64_t row, int64_t c, int64_t n, A* s, A* sx) NORMKIT_INLINE {
+          const T *g = grad_y.data + row * grad_y.stride + c, *from = x.data + row * x.stride + c;
+          sweep<A>(0, n, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
+            const auto numbers = vectors(channels, c + i, width);
+            Vec<A> g_sum = load(s + i, width), gx_sum = load(sx + i, width);
+            for (int r = 0; r < at_once.rows; ++r) {
+              fetch<traffic.value>(k, g + (r + kRowsAhead) * grad_y.stride + i);
+              fetch<traffic.value>(k, from + (r + kRowsAhead) * x.stride + i);
+              const Vec<A> v = load(g + r * grad_y.stride + i, width);
+              g_sum += v;
+              gx_sum = fused(v, x_hat(numbers, load(from + r * x.stride + i, width)), gx_sum);
+            }
+            store(s + i, g_sum, width);
+            store(sx + i, gx_sum, width);
+          });
+        },
+        [&](int64_t c, int64_t n, const A* s, const A* sx) NORMKIT_INLINE {
+          sweep<A>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+            add_to(grad + c + i, load(s + i, width), width);
+            add_to(grad_x_hat + c + i, load(sx + i, width), width);
+          });
+        });
   });
 }
 
-// body(R, row, c, n): R rows at a time, so that a channel's numbers are loaded once for both, and
-// so many channels that their numbers stay in the innermost cache.
-template <int R>
-struct RowsAtOnce {
-  static constexpr int count = R;
-};
-
+// All rows, so many channels at a time that their numbers stay in the innermost cache.
 template <class Body>
 NORMKIT_INLINE inline void by_tiles(const Span& span, Body&& body) {
   constexpr int64_t kTile = 256;
-  for (int64_t c = 0; c < span.channels; c += kTile) {
-    const int64_t n = span.channels - c < kTile ? span.channels - c : kTile;
-    int64_t row = 0;
-    for (; row + 2 <= span.rows; row += 2) body(RowsAtOnce<2>{}, row, c, n);
-    if (row < span.rows) body(RowsAtOnce<1>{}, row, c, n);
-  }
+  for (int64_t c = 0; c < span.channels; c += kTile)
+    by_rows<2>(0, span.rows, c, span.channels - c < kTile ? span.channels - c : kTile, body);
 }
 
 // Only rows that all begin at a line can go past the cache.
@@ -283,12 +287,12 @@ inline Traffic for_rows(const Span& span, const T* to) {
 template <class T, class A = accumulate_t<T>>
 void interleaved_apply(Rows<const T> x, T* y, Span span, Apply<const A*> channels) {
   with_traffic(for_rows(span, y), [&](auto traffic) {
-    by_tiles(span, [&](auto rows, int64_t row, int64_t c, int64_t n) NORMKIT_INLINE {
+    by_tiles(span, [&](auto at_once, int64_t row, int64_t c, int64_t n) NORMKIT_INLINE {
       const T* from = x.data + row * x.stride + c;
       T* to = y + row * span.channels + c;
       sweep<A>(0, n, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
         const auto numbers = vectors(channels, c + i, width);
-        for (int r = 0; r < rows.count; ++r) {
+        for (int r = 0; r < at_once.rows; ++r) {
           fetch<traffic.value>(k, from + (r + kRowsAhead) * x.stride + i);
           const Vec<A> v = load(from + r * x.stride + i, width);
           store_to<traffic.value>(to + r * span.channels + i, applied<T>(numbers, v), width);
@@ -302,13 +306,13 @@ template <class T, class A = accumulate_t<T>>
 void interleaved_gradient(Rows<const T> grad_y, Rows<const T> x, T* grad_x, Span span,
                           Gradient<const A*> channels) {
   with_traffic(for_rows(span, grad_x), [&](auto traffic) {
-    by_tiles(span, [&](auto rows, int64_t row, int64_t c, int64_t n) NORMKIT_INLINE {
+    by_tiles(span, [&](auto at_once, int64_t row, int64_t c, int64_t n) NORMKIT_INLINE {
       const T* g = grad_y.data + row * grad_y.stride + c;
       const T* from = x.data + row * x.stride + c;
       T* to = grad_x + row * span.channels + c;
       sweep<A>(0, n, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
         const auto numbers = vectors(channels, c + i, width);
-        for (int r = 0; r < rows.count; ++r) {
+        for (int r = 0; r < at_once.rows; ++r) {
           fetch<traffic.value>(k, g + (r + kRowsAhead) * grad_y.stride + i);
           fetch<traffic.value>(k, from + (r + kRowsAhead) * x.stride + i);
           const Vec<A> v = load(from + r * x.stride + i, width);
