@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from tests import tolerances
-from tests.data import DTYPES, KINDS, LONG_WIDTHS, WIDTHS, name_of
+from tests.data import DTYPES, KINDS, LONG_WIDTHS, WIDTHS, name_of, normal
 from tests.operands import channel_operands, channels_last, row_operands, running_statistics
-from tests.oracle import BatchNorm, RowNorm, assert_right, exact, run, unit
+from tests.oracle import BatchNorm, Operands, RowNorm, assert_right, exact, run, unit
 
 ROW_NORMS = [RowNorm("layer_norm"), RowNorm("rms_norm")]
 ALL_WIDTHS = WIDTHS + LONG_WIDTHS
@@ -113,3 +113,17 @@ def test_planes_and_pieces(kind, layout, shape, dtype):
     o = channels_last(o) if layout == "channels-last" else o
     for norm in (BatchNorm(), BatchNorm(running_statistics(o.x))):
         assert_right(norm, o, run(norm.ours, o))
+
+
+@pytest.mark.parametrize("rows", [257, 400, 768, 1000, 4096])
+@pytest.mark.parametrize("at", [0, 1 / 4, 1 / 2, 3 / 4])
+@pytest.mark.parametrize("layout", ["planar", "two-dimensional"])
+def test_a_spike_among_the_samples_batch_norm_takes(layout, at, rows):
+    """Sums are relative to a mean of a few samples: one of them may be all there is in a channel."""
+    x = torch.zeros(rows, 5)
+    x[int(at * rows)] = normal((5,), torch.float32) + 3
+    if layout == "planar":
+        x = x.t().reshape(1, 5, rows).contiguous()
+    upstream, weight, bias = normal(x.shape), *(normal((5,), seed=seed) for seed in ("weight", "bias"))
+    o = Operands(x, weight, bias, upstream)
+    assert_right(BatchNorm(), o, run(BatchNorm().ours, o))

@@ -8,11 +8,11 @@ namespace normkit {
 namespace {
 
 // Below this many elements a channel is summed in double: there is no crowd of roundings to average
-// out, and little to do. Interleaved sums are checked in coarser parts, of 32 rows, and a part of a
-// dozen may well be the fourth of them all.
-constexpr int64_t kFew = 256, kFewRows = 384;
-// Elements whose mean is what a channel is summed relative to, taken from all over it.
-constexpr int64_t kSamples = 8;
+// out, and little to do.
+constexpr int64_t kFew = 256;
+// Elements whose mean is what a channel is summed relative to, taken from all over it. One planar
+// channel that misses is soon summed again; of interleaved ones hardly any may miss.
+constexpr int64_t kSamples = 8, kSampledRows = 32;
 
 // What a channel is normalised with: its statistics and their use.
 template <class T, class A = accumulate_t<T>>
@@ -60,8 +60,7 @@ template <class T>
 bool sound(const Sums& s, double count, double eps) {
   const Moments m(s, count);
   return m.variance < 1e37 && (m.variance > 1e-25 || eps > 1e-25) &&
-         m.mean * m.mean <= 16 * m.variance &&
-         (sizeof(T) != sizeof(float) || even(s.peak, s.squares));
+         m.mean * m.mean <= m.variance && (sizeof(T) != sizeof(float) || even(s.peak, s.squares));
 }
 
 template <class T, class A = accumulate_t<T>>
@@ -77,7 +76,7 @@ A rough_mean(const Layout& in, int64_t c) {
 
 template <class T, class A = accumulate_t<T>>
 std::vector<A> rough_means(const Layout& in) {
-  const int64_t samples = std::min(kSamples, in.rows()), step = in.rows() / samples;
+  const int64_t samples = std::min(kSampledRows, in.rows()), step = in.rows() / samples;
   std::vector<A> means(in.channels);
   std::vector<double> sum(3 * in.channels);
   kernels<T>().interleaved_sums({in.tensor->template data<T>(), step * in.stride_row},
@@ -161,7 +160,7 @@ void train_interleaved(const Layout& in, const Tensor& y, Channels<T>& channels)
     return total;
   };
   const double count = double(in.rows());
-  std::vector<Sums> total = sum(in.rows() < kFewRows);
+  std::vector<Sums> total = sum(in.rows() < kFew);
   std::vector<int64_t> again;
   for (int64_t c = 0; c < C; ++c) {
     if (sound<T>(total[c], count, channels.eps)) continue;

@@ -182,7 +182,7 @@ NORMKIT_INLINE inline void raise_to(double* peak, V v, W width) {
 // on; keep(c, n, first, second) takes them.
 template <class P, int R, class Add, class Keep>
 NORMKIT_INLINE inline void sum_rows(const Span& span, Add&& add, Keep&& keep) {
-  constexpr int64_t kRowsPerPass = 32, kTile = 1024;
+  constexpr int64_t kRowsPerPass = 16, kTile = 1024;
   alignas(64) P first[kTile], second[kTile];
   for (int64_t row = 0; row < span.rows; row += kRowsPerPass) {
     const int64_t last = row + kRowsPerPass < span.rows ? row + kRowsPerPass : span.rows;
