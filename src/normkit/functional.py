@@ -212,13 +212,11 @@ def tracked_batch_norm(
             count = input.numel() // max(1, input.shape[1])
             if count == 1 or not _errors.may_update(tracked, input, momentum):
                 raise RuntimeError("normkit: refused")
-            output, statistics = _train(input, weight, bias, eps)
-            if count == 0:  # nothing to learn from, but a batch all the same, as PyTorch has it
-                tracked = (None, None, num_batches_tracked)
-            if any(t is not None for t in tracked):
-                update = _batch.batch_norm_update if is_compiling() else _batch.batch_norm_update_direct
-                update(*tracked, statistics.detach(), max(count, 2), momentum)
-            return output
+            if is_compiling() or _is_transformed():
+                return _train_in_parts(input, tracked, weight, bias, momentum, eps, count)
+            if is_grad_enabled() and _wants_grad(input, weight, bias):
+                return _batch.batch_norm_step_with_grad(input, weight, bias, eps, tracked, momentum)  # type: ignore[no-any-return]
+            return _batch.batch_norm_step_direct(input, weight, bias, eps, *tracked, momentum)[0]  # type: ignore[no-any-return]
         if running_mean is None or running_var is None or not _errors.are_constants(tracked):
             raise RuntimeError("normkit: refused")
         if _is_transformed():
@@ -237,15 +235,25 @@ def tracked_batch_norm(
         raise
 
 
-def _train(input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+def _train_in_parts(
+    input: Tensor,
+    tracked: tuple[Tensor | None, Tensor | None, Tensor | None],
+    weight: Tensor | None,
+    bias: Tensor | None,
+    momentum: float | None,
+    eps: float,
+    count: int,
+) -> Tensor:
+    """A training step whose parts the compiler, or a transformation, can see."""
     if _is_transformed():
-        return pytorch.batch_norm_train_formula(input, weight, bias, eps)
-    if is_compiling():
+        output, statistics = pytorch.batch_norm_train_formula(input, weight, bias, eps)
+    else:
         output, statistics = _batch.batch_norm_train(input, weight, bias, eps)
-        return output, statistics
-    with_grad = is_grad_enabled() and _wants_grad(input, weight, bias)
-    train = _batch.batch_norm_train_with_grad if with_grad else _batch.batch_norm_train_direct
-    return train(input, weight, bias, eps)  # type: ignore[no-any-return]
+    if count == 0:  # nothing to learn from, but a batch all the same, as PyTorch has it
+        tracked = (None, None, tracked[2])
+    if any(t is not None for t in tracked):
+        _batch.batch_norm_update(*tracked, statistics.detach(), max(count, 2), momentum)
+    return output
 
 
 def _wants_grad(input: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool:

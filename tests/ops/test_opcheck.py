@@ -22,6 +22,7 @@ CHECKED = {
     "batch_norm_fixed",
     "batch_norm_fixed_fwd",
     "batch_norm_bwd",
+    "batch_norm_step",
     "batch_norm_update",
 }
 MEMORY = {
@@ -153,6 +154,17 @@ def test_batch_norm_update(momentum, dtype):
     if momentum is not None:
         check(OPERATORS.batch_norm_update, mean, None, None, statistics, 24, momentum)
         check(OPERATORS.batch_norm_update, None, None, None, statistics, 24, momentum)
+
+
+@EVERY_DTYPE
+@EVERY_MEMORY
+def test_batch_norm_step(memory, dtype):
+    x = laid_out(memory, (4, 3, 6), dtype)
+    running = torch.zeros(3), torch.ones(3), torch.tensor(2)
+    affine = parameters(3, (True, True), dtype)
+    check(OPERATORS.batch_norm_step, x, *affine, 1e-5, *running, 0.1, everything=True)
+    check(OPERATORS.batch_norm_step, x, *affine, 1e-5, *running, None)
+    check(OPERATORS.batch_norm_step, x, None, None, 1e-5, None, None, None, 0.1)
 
 
 def refuses(operator, *arguments):

@@ -359,6 +359,26 @@ def batch_norm_update(
             running.copy_(running + factor * (batch - running))
 
 
+def batch_norm_step(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    num_batches_tracked: Tensor | None,
+    momentum: float | None,
+) -> tuple[Tensor, Tensor]:
+    """A training step: BatchNorm with the batch's statistics, and the running ones moved towards them."""
+    result = batch_norm_train_fwd(input, weight, bias, eps)
+    count = input.numel() // max(1, input.shape[1])
+    if count == 0:
+        running_mean = running_var = None
+    if any(t is not None for t in (running_mean, running_var, num_batches_tracked)):
+        batch_norm_update(running_mean, running_var, num_batches_tracked, result[1], max(count, 2), momentum)
+    return result
+
+
 def _check_channels(x: Tensor, *vectors: Tensor | None, eps: float) -> None:
     if x.dim() < 2 or eps < 0 or not x.is_floating_point():
         raise RuntimeError("normkit: input must be floating-point (N, C, *) and eps not negative")

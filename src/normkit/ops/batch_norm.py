@@ -4,7 +4,8 @@
 statistics and applies them while the data is in cache; `batch_norm_fixed_fwd` applies given ones. Both
 also return the statistics for the backward pass, (4, C) in the accumulation dtype: rstd, the mean, what
 rounding the mean lost, and the biased variance. `batch_norm_bwd` is the gradient of both;
-`batch_norm_update` moves the running statistics towards a batch's.
+`batch_norm_update` moves the running statistics towards a batch's. `batch_norm_step` is a training step
+whole, `batch_norm_train_fwd` and the update in one call.
 """
 
 from __future__ import annotations
@@ -91,25 +92,37 @@ def _define_fwd(name: str) -> tuple[Operators, Operators]:
 
 batch_norm_train, batch_norm_train_fwd = _define_fwd("batch_norm_train")
 batch_norm_fixed, batch_norm_fixed_fwd = _define_fwd("batch_norm_fixed")
-batch_norm_direct, batch_norm_train_direct = direct(batch_norm), direct(batch_norm_train_fwd)
-batch_norm_update_direct: Operators = direct(batch_norm_update)
+batch_norm_step: Operators = define(
+    "batch_norm_step(Tensor input, Tensor? weight, Tensor? bias, float eps, Tensor(a!)? running_mean,"
+    " Tensor(b!)? running_var, Tensor(c!)? num_batches_tracked, float? momentum) -> (Tensor, Tensor)",
+    fallback=pytorch.batch_norm_step,
+    fake=_fake_fwd,
+)
+batch_norm_direct, batch_norm_step_direct = direct(batch_norm), direct(batch_norm_step)
 _fixed_direct, _bwd_direct = direct(batch_norm_fixed_fwd), direct(batch_norm_bwd)
 
 
-class BatchNormTrain(torch.autograd.Function):
+class BatchNormStep(torch.autograd.Function):
     """The eager route to a training step with gradients; see `normkit.ops.row_norm.RowNorm`."""
 
     @staticmethod
     def forward(
-        ctx: Any, input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
-    ) -> tuple[Tensor, Tensor]:
-        result = batch_norm_train_direct(input, weight, bias, eps)
-        _train_setup_context(ctx, (input, weight, bias, eps), result)
-        return result  # type: ignore[no-any-return]
+        ctx: Any,
+        input: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+        running: tuple[Tensor | None, Tensor | None, Tensor | None],
+        momentum: float | None,
+    ) -> Tensor:
+        output, statistics = batch_norm_step_direct(input, weight, bias, eps, *running, momentum)
+        ctx.save_for_backward(input, weight, bias, statistics)
+        ctx.eps = eps
+        return output  # type: ignore[no-any-return]
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        return _train_backward(ctx, grad_output)
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        return (*_train_backward(ctx, grad_output), None, None)
 
 
 def _train_setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -192,7 +205,7 @@ def _fixed_backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple[Tensor |
     return grads[0], None, None, grads[1], grads[2], None
 
 
-batch_norm_train_with_grad = applier(BatchNormTrain)
+batch_norm_step_with_grad = applier(BatchNormStep)
 batch_norm_fixed_with_grad = applier(BatchNormFixed)
 torch.library.register_autograd(
     "normkit::batch_norm_train", _train_backward, setup_context=_train_setup_context

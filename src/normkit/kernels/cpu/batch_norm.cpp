@@ -320,6 +320,21 @@ void batch_norm_update(const Tensor* running_mean, const Tensor* running_var,
   if (batches) ++*batches;
 }
 
+// A training step whole: a small batch's time is mostly that of calls.
+std::tuple<Tensor, Tensor> batch_norm_step(const Tensor& x, const Tensor* weight,
+                                           const Tensor* bias, double eps,
+                                           const Tensor* running_mean, const Tensor* running_var,
+                                           const Tensor* num_batches_tracked,
+                                           std::optional<double> momentum) {
+  auto result = batch_norm_train(x, weight, bias, eps);
+  const int64_t count = x.numel() / std::max<int64_t>(1, x.sizes()[1]);
+  if (count == 0) running_mean = running_var = nullptr;  // a batch to count, and nothing to learn
+  if (running_mean || running_var || num_batches_tracked)
+    batch_norm_update(running_mean, running_var, num_batches_tracked, std::get<1>(result),
+                      count == 0 ? 2 : count, momentum);
+  return result;
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(normkit, CPU, m) {
@@ -327,6 +342,7 @@ STABLE_TORCH_LIBRARY_IMPL(normkit, CPU, m) {
   m.impl("batch_norm_fixed", &Boxed<batch_norm_fixed>::call);
   m.impl("batch_norm_fixed_fwd", &Boxed<batch_norm_fixed>::call);
   m.impl("batch_norm_train", &Boxed<batch_norm_train>::call);
+  m.impl("batch_norm_step", &Boxed<batch_norm_step>::call);
   m.impl("batch_norm_train_fwd", &Boxed<batch_norm_train>::call);
   m.impl("batch_norm_update", &Boxed<batch_norm_update>::call);
 }

@@ -71,8 +71,11 @@ template <class Start, class First, class Join, class Second>
 void by_channels(const Chunks& chunks, int64_t element_size, const Start& start, const First& first,
                  const Join& join, const Second& second) {
   const int64_t C = chunks.channels, cost = chunks.batch * chunks.positions;
-  if (C >= int64_t(torch::stable::get_num_threads())) {
-    const int64_t size = chunks.group(element_size);
+  const int64_t threads = torch::stable::get_num_threads();
+  if (C >= threads) {
+    // Small enough for every thread to have a few groups.
+    const int64_t size =
+        std::min(chunks.group(element_size), std::max<int64_t>(1, C / (4 * threads)));
     return parallel((C + size - 1) / size, size * cost, chunks.traffic,
                     [&](int64_t begin, int64_t end) {
                       for (int64_t c = begin * size; c < std::min(end * size, C); c += size) {

@@ -2,7 +2,7 @@
 // (planar) and for adjacent channels (interleaved).
 #pragma once
 
-#include "vector.h"
+#include "loops.h"
 
 namespace normkit::NORMKIT_ISA {
 

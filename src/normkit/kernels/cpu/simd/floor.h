@@ -1,7 +1,7 @@
 // The floor of every measurement: the fewest bytes a norm must move, moved and nothing else done.
 #pragma once
 
-#include "vector.h"
+#include "loops.h"
 
 namespace normkit::NORMKIT_ISA {
 

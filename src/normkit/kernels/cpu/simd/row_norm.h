@@ -2,7 +2,7 @@
 // so x is read and y written once.
 #pragma once
 
-#include "vector.h"
+#include "loops.h"
 
 namespace normkit::NORMKIT_ISA {
 
@@ -236,27 +236,39 @@ struct BackwardScalars {
 };
 
 template <bool kCentred, class T, class A = accumulate_t<T>>
-inline BackwardScalars<A> backward_scalars(const RowBackward<T>& p, int64_t row) {
+inline BackwardScalars<A> saved_scalars(const RowBackward<T>& p, int64_t row) {
   const double rstd = p.saved.rstd[row];
-  const double residual = kCentred ? double(p.saved.residual[row]) : 0.0;
   BackwardScalars<A> s{};
   s.rstd = broadcast(A(rstd));
-  if (kCentred) s.mean = broadcast(p.saved.mean[row]);
-  s.x_hat_shift = broadcast(A(-residual * rstd));
-  if (!p.grad_x) return s;
-  const T *x = p.x + row * p.x_stride, *grad_y = p.grad_y + row * p.grad_y_stride;
-  const A* gain = p.gain;
-  Wide<1 + kCentred> sums;
-  add_sums<1 + kCentred, A>(p.n, sums, [&](int, int64_t i, auto width, Vec<A>* out) NORMKIT_INLINE {
-    Vec<A> gw = load(grad_y + i, width);
-    if (gain) gw *= load(gain + i, width);
-    out[0] = gw * s.template x_hat<kCentred>(load(x + i, width));
-    if (kCentred) out[1] = gw;
-  });
-  const double slope = p.saved.slope ? double(p.saved.slope[row]) : 1.0;
-  if (kCentred) s.shift = broadcast(A(-rstd * sums.total(1) / double(p.n)));
-  s.pull = broadcast(A(-rstd * slope * sums.total(0) / double(p.n)));
+  if (!kCentred) return s;
+  s.mean = broadcast(p.saved.mean[row]);
+  s.x_hat_shift = broadcast(A(-double(p.saved.residual[row]) * rstd));
   return s;
+}
+
+// Adds gw * x_hat and, where centred, gw over columns [begin, end) of a row.
+template <bool kCentred, class T, class A = accumulate_t<T>>
+inline void add_products(const RowBackward<T>& p, int64_t row, const BackwardScalars<A>& s,
+                         int64_t begin, int64_t end, Wide<1 + kCentred>& sums) {
+  const T* x = p.x + row * p.x_stride + begin;
+  const T* grad_y = p.grad_y + row * p.grad_y_stride + begin;
+  const A* gain = p.gain ? p.gain + begin : nullptr;
+  add_sums<1 + kCentred, A>(end - begin, sums,
+                            [&](int, int64_t i, auto width, Vec<A>* out) NORMKIT_INLINE {
+                              Vec<A> gw = load(grad_y + i, width);
+                              if (gain) gw *= load(gain + i, width);
+                              out[0] = gw * s.template x_hat<kCentred>(load(x + i, width));
+                              if (kCentred) out[1] = gw;
+                            });
+}
+
+template <bool kCentred, class T, class A = accumulate_t<T>>
+inline void set_pull(const RowBackward<T>& p, int64_t row, const Wide<1 + kCentred>& sums,
+                     BackwardScalars<A>& s) {
+  const double rstd_n = double(p.saved.rstd[row]) / double(p.n);
+  const double slope = p.saved.slope ? double(p.saved.slope[row]) : 1.0;
+  if (kCentred) s.shift = broadcast(A(-rstd_n * sums.total(1)));
+  s.pull = broadcast(A(-rstd_n * slope * sums.total(0)));
 }
 
 // Columns [begin, end) of R rows, so that a weight gradient is loaded and stored once for both.
@@ -298,7 +310,14 @@ template <bool kCentred, Traffic kTraffic, class T, class A = accumulate_t<T>>
 inline void backward_group(const RowBackward<T>& p, int64_t row, int64_t count, A* grad_gain,
                            A* grad_bias) {
   BackwardScalars<A> s[kGroup];
-  for (int64_t r = 0; r < count; ++r) s[r] = backward_scalars<kCentred>(p, row + r);
+  Wide<1 + kCentred> sums[kGroup];
+  for (int64_t r = 0; r < count; ++r) s[r] = saved_scalars<kCentred>(p, row + r);
+  for (int64_t begin = 0; p.grad_x && begin < p.n; begin += kTile) {
+    const int64_t end = p.n - begin < kTile ? p.n : begin + kTile;
+    for (int64_t r = 0; r < count; ++r)
+      add_products<kCentred>(p, row + r, s[r], begin, end, sums[r]);
+  }
+  for (int64_t r = 0; p.grad_x && r < count; ++r) set_pull<kCentred>(p, row + r, sums[r], s[r]);
   for (int64_t begin = 0; begin < p.n; begin += kTile) {
     const int64_t end = p.n - begin < kTile ? p.n : begin + kTile;
     int64_t r = 0;
