@@ -148,3 +148,40 @@ def test_what_is_not_finite_stays_in_its_channel(bad, dtype):
         assert torch.equal(y[:, 3].isnan(), theirs[:, 3].isnan())
         keep = torch.arange(5) != 3
         assert torch.equal(y[:, keep], clean[:, keep])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=name_of)
+def test_infinity_keeps_its_sign_in_inference(dtype):
+    x = torch.tensor([[1.0, 2.0, 3.0], [torch.inf, -torch.inf, torch.inf]], dtype=dtype)
+    mean, var = torch.tensor([0.0, 0.5, 0.1], dtype=dtype), torch.tensor([1.0, 2.0, 3.0], dtype=dtype)
+    assert torch.equal(nk.functional.batch_norm(x, mean, var)[1], x[1])
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("scale", [1e38, 1e20, 1e-20, 1e-40])
+def test_batch_norm_of_channels_at_the_ends_of_float32(scale, memory):
+    x = (torch.rand(300, 4, 2, 2) * 6 - 3).to(memory_format=memory) * scale
+    y = nk.functional.batch_norm(x, None, None, training=True, eps=0.0)
+    exact = nk.reference.batch_norm(x.double().numpy(), None, None, training=True, eps=0.0).output
+    # A number of 1e-40 has 17 bits.
+    torch.testing.assert_close(
+        y.double(), torch.from_numpy(exact), rtol=0, atol=1e-6 if scale > 1e-30 else 2e-5
+    )
+
+
+def test_a_small_eps_outside_the_root_is_seen():
+    x = torch.randn(2, 300) * 1e-23
+    y = nk.functional.rms_norm(x, (300,), eps=1e-22, eps_mode="outside")
+    exact = x.double() / (x.double().square().mean(1, keepdim=True).sqrt() + 1e-22)
+    torch.testing.assert_close(y.double(), exact, rtol=1e-6, atol=0)
+
+
+def test_one_large_square_among_small_ones_in_every_pass_of_channels_last_data():
+    """Each addition after the large one loses almost half a unit, always in one direction."""
+    rows, b = torch.arange(1024), (0.49 * 2.0**-23) ** 0.5
+    x = torch.where((rows // 32) % 2 == 0, b, -b)[:, None].repeat(1, 64)
+    x[[16, 48, 80, 112]] = 1 + torch.rand(64) * 1e-3
+    y = nk.functional.batch_norm(x, None, None, training=True)
+    exact = nk.reference.batch_norm(x.double().numpy(), None, None, training=True).output
+    # Four units of the largest value, which is between 8 and 16.
+    torch.testing.assert_close(y.double(), torch.from_numpy(exact), rtol=0, atol=4 * 8 * 2.0**-23)

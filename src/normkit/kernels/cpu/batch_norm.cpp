@@ -19,6 +19,7 @@ template <class T, class A = accumulate_t<T>>
 struct Channels {
   const Vector<A> weight, bias;
   PerChannel<A, 4> numbers;
+  PerChannel<double, 3> exact;  // mean, scale, bias
   Apply<A*> apply;
   double eps;
   std::optional<Statistics<A>> statistics;
@@ -27,17 +28,32 @@ struct Channels {
       : weight(weight, "weight", channels),
         bias(bias, "bias", channels),
         numbers(channels),
+        exact(channels),
         apply{numbers[0], numbers[1], numbers[2], numbers[3]},
         eps(eps) {}
 
   void set(int64_t c, Mean<A> m, double variance) {
     const double rstd = 1.0 / std::sqrt(variance + eps);
     const double scale = rstd * (weight.get() ? double(weight.get()[c]) : 1.0);
+    const double shift = bias.get() ? double(bias.get()[c]) : 0.0;
     apply.mean[c] = m.mean;
-    apply.scale[c] = A(scale);
-    apply.scale_rest[c] = A(scale - double(A(scale)));
-    apply.bias[c] = A((bias.get() ? double(bias.get()[c]) : 0.0) - double(m.residual) * scale);
+    apply.bias[c] = A(shift - double(m.residual) * scale);
+    // Rounded towards zero, so that both parts have one sign and infinity times them, too.
+    A part = A(scale);
+    if (std::abs(double(part)) >= std::abs(scale)) part = std::nextafter(part, A(0));
+    apply.scale[c] = sizeof(A) == sizeof(double) ? A(scale) : part;
+    apply.scale_rest[c] = A(scale - double(part));
     if (statistics) statistics->set(c, m, variance, rstd);
+    exact[0][c] = double(m.mean) + double(m.residual);
+    exact[1][c] = scale;
+    exact[2][c] = shift;
+  }
+
+  // Whether a step in float would leave its range, though the result may not.
+  bool beyond_float(int64_t c) {
+    const double size = std::abs(exact[1][c]);
+    return sizeof(A) == sizeof(float) && size != 0 &&
+           !(std::abs(exact[0][c]) < 1e30 && size > 1e-30 && size < 1e30);
   }
 
   Apply<const A*> all() const { return {apply.mean, apply.scale, apply.scale_rest, apply.bias}; }
@@ -59,18 +75,20 @@ struct Moments {
 template <class T>
 bool sound(const Sums& s, double count, double eps) {
   const Moments m(s, count);
-  return m.variance < 1e37 && (m.variance > 1e-25 || eps > 1e-25) &&
-         m.mean * m.mean <= m.variance && (sizeof(T) != sizeof(float) || even(s.peak, s.squares));
+  const bool held =
+      sizeof(T) == sizeof(double) || (m.variance < 1e37 && (m.variance > 1e-25 || eps > 1e-25));
+  return held && std::isfinite(m.variance) && m.mean * m.mean <= m.variance &&
+         (sizeof(T) != sizeof(float) || even(s.peak, s.squares));
 }
 
 template <class T, class A = accumulate_t<T>>
 A rough_mean(const Layout& in, int64_t c) {
   const int64_t samples = std::min(kSamples, in.batch), step = in.batch / samples;
-  const int64_t each = std::min(in.positions, kSamples / samples);
+  const int64_t each = std::min(in.positions, kSamples / samples), apart = in.positions / each;
   const T* x = in.tensor->template data<T>() + c * in.stride_c;
   double sum = 0;
   for (int64_t n = 0; n < samples; ++n)
-    for (int64_t s = 0; s < each; ++s) sum += element(x + n * step * in.stride_n + s);
+    for (int64_t s = 0; s < each; ++s) sum += element(x + n * step * in.stride_n + s * apart);
   return A(sum / double(samples * each));
 }
 
@@ -127,6 +145,28 @@ void train_planar(const Layout& in, const Tensor& y, Channels<T>& channels) {
       [&](const Part& p) {
         k.planar_apply(planes<T>(in, p), planes(out, chunks, p), p.box, channels.all().from(p.c));
       });
+}
+
+// The channels that float cannot hold, once more in double: one element at a time, for they are
+// rare.
+template <class T>
+void redo_beyond_float(const Layout& in, const Tensor& y, Channels<T>& channels) {
+  const T* x = in.tensor->template data<T>();
+  auto* out = y.template mutable_data<decltype(rounded(T{}, 0))>();
+  const auto redo = [&](int64_t c, int64_t n, int64_t s) {
+    const int64_t row = n * in.positions + s;
+    const int64_t from =
+        in.interleaved ? row * in.stride_row + c : n * in.stride_n + c * in.stride_c + s;
+    const int64_t to =
+        in.interleaved ? row * in.channels + c : (n * in.channels + c) * in.positions + s;
+    out[to] = rounded(T{}, (element(x + from) - channels.exact[0][c]) * channels.exact[1][c] +
+                               channels.exact[2][c]);
+  };
+  for (int64_t c = 0; c < in.channels; ++c) {
+    if (!channels.beyond_float(c)) continue;
+    for (int64_t n = 0; n < in.batch; ++n)
+      for (int64_t s = 0; s < in.positions; ++s) redo(c, n, s);
+  }
 }
 
 template <class T>
@@ -200,6 +240,7 @@ std::tuple<Tensor, Tensor> batch_norm_train(const Tensor& x, const Tensor* weigh
       train_interleaved<T>(in, y, channels);
     else
       train_planar<T>(in, y, channels);
+    redo_beyond_float<T>(in, y, channels);
   });
   return {std::move(y), std::move(statistics)};
 }
@@ -230,7 +271,10 @@ Tensor apply_fixed(const Tensor& x, const Tensor& running_mean, const Tensor& ru
     for (int64_t c = 0; c < C; ++c) channels.set(c, split_mean<A>(mean.get()[c], 0), var.get()[c]);
     if (x.numel() == 0) return;
     const Traffic way = traffic((statistics ? 4 : 2) * in.bytes());
-    if (in.interleaved) return apply_interleaved<T>(in, y, channels, Blocks(in, way));
+    if (in.interleaved) {
+      apply_interleaved<T>(in, y, channels, Blocks(in, way));
+      return redo_beyond_float<T>(in, y, channels);
+    }
     const Chunks chunks(in, way);
     T* out = y.template mutable_data<T>();
     parallel(in.batch * chunks.pieces, C * in.positions / chunks.pieces, way,
@@ -243,6 +287,7 @@ Tensor apply_fixed(const Tensor& x, const Tensor& running_mean, const Tensor& ru
                                            channels.all());
                }
              });
+    redo_beyond_float<T>(in, y, channels);
   });
   return y;
 }

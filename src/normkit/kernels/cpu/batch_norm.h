@@ -141,7 +141,7 @@ template <class A, int N>
 class PerChannel {
  public:
   explicit PerChannel(int64_t channels) : channels_(channels), numbers_(N * channels) {}
-  A* operator[](int i) { return &numbers_[i * channels_]; }
+  A* operator[](int i) { return numbers_.data() + i * channels_; }
 
  private:
   int64_t channels_;

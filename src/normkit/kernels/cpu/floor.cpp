@@ -1,12 +1,14 @@
 // Operators of `normkit bench`: the least memory traffic of a norm, on the same threads and the
 // same instruction set. They take any dense tensors as bytes.
+#include <atomic>
+
 #include "tensors.h"
 
 namespace normkit {
 namespace {
 
-// Floats in the tensor's memory; a share of it per thread begins at a cache line.
-constexpr int64_t kLine = 16;
+// Floats that a loop of theirs handles at once; a share per thread is a multiple of it.
+constexpr int64_t kLine = 64;
 
 int64_t floats(const Tensor& t) { return t.numel() * t.element_size() / int64_t(sizeof(float)); }
 
@@ -47,19 +49,21 @@ void floor_triad(const Tensor& a, const Tensor& b, const Tensor& target, bool st
 }
 
 // What a read leaves behind, so that the compiler can't leave it out.
-volatile double unread;
+std::atomic<double> unread;
 
 void floor_read(const Tensor& a) {
   const float* x = begin_of(a);
-  by_lines(floats(a), Traffic::cached,
-           [&](int64_t i, int64_t count) { unread = floor_kernels().read(x + i, count); });
+  by_lines(floats(a), Traffic::cached, [&](int64_t i, int64_t count) {
+    unread.store(floor_kernels().read(x + i, count), std::memory_order_relaxed);
+  });
 }
 
 void floor_read2(const Tensor& a, const Tensor& b) {
   check_target(b, floats(a), false);
   const float *x = begin_of(a), *y = begin_of(b);
-  by_lines(floats(a), Traffic::cached,
-           [&](int64_t i, int64_t count) { unread = floor_kernels().read2(x + i, y + i, count); });
+  by_lines(floats(a), Traffic::cached, [&](int64_t i, int64_t count) {
+    unread.store(floor_kernels().read2(x + i, y + i, count), std::memory_order_relaxed);
+  });
 }
 
 }  // namespace

@@ -8,6 +8,11 @@
 
 #include <cstdint>
 
+// What stands in a loop several times, for whole vectors and for the rest, the compiler left to
+// itself makes a function, and what should be in registers goes through memory. And no instruction
+// set may lend its copy of a function to another.
+#define NORMKIT_INLINE __attribute__((always_inline))
+
 namespace normkit {
 
 struct bfloat16 {
@@ -109,9 +114,9 @@ struct Sums {
 };
 
 // Whether squares summed in float are as good as summed in double: their roundings, one and a half
-// units for each square, average out only where no few of them are most of the sum. A quarter of it
-// leaves a fifth of a unit in rstd.
-inline bool even(double peak, double squares) { return 4 * peak <= squares; }
+// units for each square, average out only where no few of them are most of the sum. Static, as
+// split_mean is.
+[[maybe_unused]] static bool even(double peak, double squares) { return 4 * peak <= squares; }
 
 struct GradientSums {
   double grad;        // sum of grad_y
@@ -124,14 +129,16 @@ struct GradientSums {
 template <class N>
 struct Apply {
   N mean, scale, scale_rest, bias;
-  Apply from(int64_t c) const { return {mean + c, scale + c, scale_rest + c, bias + c}; }
+  NORMKIT_INLINE Apply from(int64_t c) const {
+    return {mean + c, scale + c, scale_rest + c, bias + c};
+  }
 };
 
 // x_hat = (x - mean) * rstd + shift; the shift restores what rounding the mean lost.
 template <class N>
 struct Hat {
   N mean, rstd, shift;
-  Hat from(int64_t c) const { return {mean + c, rstd + c, shift + c}; }
+  NORMKIT_INLINE Hat from(int64_t c) const { return {mean + c, rstd + c, shift + c}; }
 };
 
 // grad_x = grad_y * scale + x_hat * pull + shift
@@ -139,7 +146,9 @@ template <class N>
 struct Gradient {
   Hat<N> hat;
   N scale, pull, shift;
-  Gradient from(int64_t c) const { return {hat.from(c), scale + c, pull + c, shift + c}; }
+  NORMKIT_INLINE Gradient from(int64_t c) const {
+    return {hat.from(c), scale + c, pull + c, shift + c};
+  }
 };
 
 // Planar data, or a part of it: element (n, c, s) at data[n * stride_n + c * stride_c + s].
@@ -147,7 +156,7 @@ template <class T>
 struct Planes {
   T* data;
   int64_t stride_n, stride_c;
-  T* at(int64_t n, int64_t c) const { return data + n * stride_n + c * stride_c; }
+  NORMKIT_INLINE T* at(int64_t n, int64_t c) const { return data + n * stride_n + c * stride_c; }
 };
 struct Box {
   int64_t batch, channels, length;

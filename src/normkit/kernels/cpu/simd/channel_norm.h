@@ -34,7 +34,8 @@ NORMKIT_INLINE inline Gradient<Vec<A>> vectors(const Gradient<const A*>& g, int6
 template <class T, class V>
 NORMKIT_INLINE inline V applied(const Apply<V>& a, V x) {
   const V d = x - a.mean;
-  if (sizeof(T) < sizeof(x[0])) return fused(d, a.scale, a.bias);  // its rounding hides the rest
+  // A half's rounding hides the rest; a double has none.
+  if (sizeof(T) != sizeof(float)) return fused(d, a.scale, a.bias);
   return fused(d, a.scale, fused(d, a.scale_rest, a.bias));
 }
 template <class V>
@@ -207,15 +208,16 @@ inline void column_sums(Rows<const T> x, const Span& span, const A* shift, doubl
         const T* from = x.data + row * x.stride + c;
         sweep<P>(0, n, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
           const Vec<P> shifts = load_as<P>(shift + c + i, width);
-          Vec<P> s_sum = load(s + i, width), q_sum = load(q + i, width);
+          const Vec<P> s_sum = load(s + i, width), q_sum = load(q + i, width);
+          Vec<P> d_sum{}, dd_sum{};  // of these rows: half as long a chain
           for (int r = 0; r < at_once.rows; ++r) {
             fetch<kTraffic>(k, from + (r + kRowsAhead) * x.stride + i);
             const Vec<P> d = load_as<P>(from + r * x.stride + i, width) - shifts;
-            s_sum += d;
-            q_sum = fused(d, d, q_sum);
+            d_sum += d;
+            dd_sum = fused(d, d, dd_sum);
           }
-          store(s + i, s_sum, width);
-          store(q + i, q_sum, width);
+          store(s + i, s_sum + d_sum, width);
+          store(q + i, q_sum + dd_sum, width);
         });
       },
       [&](int64_t c, int64_t n, const P* s, const P* q) NORMKIT_INLINE {

@@ -157,8 +157,10 @@ __attribute__((noinline)) Scalars<A> redo_row(const T* x, T* y, const RowForward
 }
 
 // Whether float held the squares: neither too large for it, nor so small that they vanish beside no
-// eps.
-inline bool in_range(double var, double eps) { return var < 1e37 && (var > 1e-25 || eps > 1e-25); }
+// eps. Outside the root it is eps squared that stands beside them.
+inline bool in_range(double var, double eps, bool outside) {
+  return var < 1e37 && (var > 1e-25 || eps > (outside ? 3e-13 : 1e-25));
+}
 
 template <class A>
 inline void save_row(const RowStatistics<A>& save, int64_t row, const Scalars<A>& s) {
@@ -182,7 +184,7 @@ inline void forward_group(const RowForward<T>& p, int64_t row, int64_t count) {
   bool plain[kGroup];
   for (int64_t r = 0; r < count; ++r) {
     s[r] = row_statistics<kCentred>(x + r * p.x_stride, p);
-    plain[r] = sizeof(A) == sizeof(double) || in_range(s[r].var, p.eps);
+    plain[r] = sizeof(A) == sizeof(double) || in_range(s[r].var, p.eps, p.outside);
   }
   for (int64_t begin = 0; begin < p.n; begin += kTile) {
     const int64_t end = p.n - begin < kTile ? p.n : begin + kTile;

@@ -15,10 +15,6 @@
 #include <immintrin.h>
 #endif
 
-// A loop's body stands in it several times, for whole vectors and for the rest; left to itself the
-// compiler makes it a function, and what should be in registers goes through memory.
-#define NORMKIT_INLINE __attribute__((always_inline))
-
 namespace normkit::NORMKIT_ISA {
 
 template <class A>
