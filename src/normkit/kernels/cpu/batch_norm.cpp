@@ -2,6 +2,7 @@
 // the running statistics.
 #include "batch_norm.h"
 
+#include <bit>
 #include <cmath>
 
 namespace normkit {
@@ -13,6 +14,8 @@ constexpr int64_t kFew = 256;
 // Elements whose mean is what a channel is summed relative to, taken from all over it. One planar
 // channel that misses is soon summed again; of interleaved ones hardly any may miss.
 constexpr int64_t kSamples = 8, kSampledRows = 32;
+
+float next_towards_zero(float v) { return std::bit_cast<float>(std::bit_cast<uint32_t>(v) - 1); }
 
 // What a channel is normalised with: its statistics and their use.
 template <class T, class A = accumulate_t<T>>
@@ -40,8 +43,9 @@ struct Channels {
     apply.bias[c] = A(shift - double(m.residual) * scale);
     // Rounded towards zero, so that both parts have one sign and infinity times them, too.
     A part = A(scale);
-    if (std::abs(double(part)) >= std::abs(scale)) part = std::nextafter(part, A(0));
-    apply.scale[c] = sizeof(A) == sizeof(double) ? A(scale) : part;
+    if constexpr (sizeof(A) == sizeof(float))
+      if (part != 0 && std::abs(double(part)) >= std::abs(scale)) part = next_towards_zero(part);
+    apply.scale[c] = part;
     apply.scale_rest[c] = A(scale - double(part));
     if (statistics) statistics->set(c, m, variance, rstd);
     exact[0][c] = double(m.mean) + double(m.residual);
@@ -70,14 +74,16 @@ struct Moments {
   }
 };
 
-// Whether sums in float are right: it held the squares, the shift was near enough that they do not
-// cancel, and float32, whose last place shows it, has no few squares that are most of the sum.
+// Whether sums are right: float held the squares, the shift was near enough that they do not cancel
+// (in double, 2^20 variances off, they keep 2^-32), and float32, whose last place shows it, has no
+// few squares that are most of the sum.
 template <class T>
-bool sound(const Sums& s, double count, double eps) {
+bool sound(const Sums& s, double count, double eps, bool exact) {
   const Moments m(s, count);
   const bool held =
       sizeof(T) == sizeof(double) || (m.variance < 1e37 && (m.variance > 1e-25 || eps > 1e-25));
-  return held && std::isfinite(m.variance) && m.mean * m.mean <= m.variance &&
+  const double slack = exact && sizeof(T) != sizeof(double) ? 0x1p20 : 1;
+  return held && std::isfinite(m.variance) && m.mean * m.mean <= slack * m.variance &&
          (sizeof(T) != sizeof(float) || even(s.peak, s.squares));
 }
 
@@ -93,12 +99,12 @@ A rough_mean(const Layout& in, int64_t c) {
 }
 
 template <class T, class A = accumulate_t<T>>
-std::vector<A> rough_means(const Layout& in) {
-  const int64_t samples = std::min(kSampledRows, in.rows()), step = in.rows() / samples;
+std::vector<A> rough_means(const Layout& in, int64_t most) {
+  const int64_t samples = std::min(most, in.rows()), step = in.rows() / samples;
   std::vector<A> means(in.channels);
   std::vector<double> sum(3 * in.channels);
   kernels<T>().interleaved_sums({in.tensor->template data<T>(), step * in.stride_row},
-                                {samples, in.channels, Traffic::cached}, means.data(), true,
+                                {samples, in.channels, Traffic::cached}, means.data(), false,
                                 &sum[0], &sum[in.channels], &sum[2 * in.channels]);
   for (int64_t c = 0; c < in.channels; ++c) means[c] = A(sum[c] / double(samples));
   return means;
@@ -135,7 +141,7 @@ void train_planar(const Layout& in, const Tensor& y, Channels<T>& channels) {
       chunks, sizeof(T), [&](int64_t c) { shift[c] = rough_mean<T>(in, c); },
       [&](int64_t i, const Part& p) { sum(i, p, in.rows() < kFew); },
       [&](int64_t c) {
-        if (!sound<T>(total(c), count, channels.eps)) {
+        if (!sound<T>(total(c), count, channels.eps, in.rows() < kFew)) {
           shift[c] = better_shift(shift[c], Moments(total(c), count).mean);
           for (int64_t i = 0; i < chunks.count; ++i) sum(i, chunks.at(i, c, 1), true);
         }
@@ -179,42 +185,64 @@ void apply_interleaved(const Layout& in, const Tensor& y, const Channels<T>& cha
   });
 }
 
+// The sums of every channel of interleaved data.
+class InterleavedSums {
+ public:
+  InterleavedSums(const Blocks& blocks)
+      : channels_(blocks.channels),
+        numbers_(std::make_unique_for_overwrite<double[]>(3 * channels_)),
+        partial_(std::make_unique_for_overwrite<double[]>(3 * blocks.count * channels_)) {}
+
+  template <class T, class A>
+  void add_up(const Layout& in, const Blocks& blocks, const A* shift, bool exact) {
+    const int64_t C = channels_, size = blocks.count * C;
+    double *sums = partial_.get(), *squares = sums + size, *peaks = squares + size;
+    blocks.forwards([&](int64_t b, int64_t first, const Span& span) {
+      kernels<T>().interleaved_sums(rows<T>(in, first), span, shift, exact, sums + b * C,
+                                    squares + b * C, peaks + b * C);
+    });
+    kernels<double>().add_partials(sums, blocks.count, C, C, &numbers_[0]);
+    kernels<double>().add_partials(squares, blocks.count, C, C, &numbers_[C]);
+    double* largest = &numbers_[2 * C];
+    std::copy_n(peaks, C, largest);
+    for (int64_t b = 1; b < blocks.count; ++b)
+      for (int64_t c = 0; c < C; ++c) largest[c] = std::max(largest[c], peaks[b * C + c]);
+  }
+
+  Sums operator[](int64_t c) const {
+    return {numbers_[c], numbers_[channels_ + c], numbers_[2 * channels_ + c]};
+  }
+
+ private:
+  int64_t channels_;
+  std::unique_ptr<double[]> numbers_, partial_;
+};
+
 template <class T, class A = accumulate_t<T>>
 void train_interleaved(const Layout& in, const Tensor& y, Channels<T>& channels) {
   const int64_t C = in.channels;
-  const Blocks blocks(in, traffic(4 * in.bytes()));
-  std::vector<A> shift = rough_means<T>(in);
-  const auto sum = [&](bool exact) {
-    std::vector<double> partial(3 * blocks.count * C);
-    double *sums = &partial[0], *squares = &sums[blocks.count * C];
-    double* peaks = &squares[blocks.count * C];
-    blocks.forwards([&](int64_t b, int64_t first, const Span& span) {
-      kernels<T>().interleaved_sums(rows<T>(in, first), span, shift.data(), exact, sums + b * C,
-                                    squares + b * C, peaks + b * C);
-    });
-    std::vector<Sums> total(C);
-    for (int64_t b = 0; b < blocks.count; ++b)
-      for (int64_t i = b * C, c = 0; c < C; ++c, ++i)
-        total[c] = {total[c].sum + sums[i], total[c].squares + squares[i],
-                    std::max(total[c].peak, peaks[i])};
-    return total;
-  };
   const double count = double(in.rows());
-  std::vector<Sums> total = sum(in.rows() < kFew);
-  std::vector<int64_t> again;
-  for (int64_t c = 0; c < C; ++c) {
-    if (sound<T>(total[c], count, channels.eps)) continue;
-    again.push_back(c);
-    shift[c] = better_shift(shift[c], Moments(total[c], count).mean);
-  }
-  if (!again.empty()) {  // only the channels that need it take the second result: none sees
-                         // another's data
-    const std::vector<Sums> better = sum(true);
-    for (const int64_t c : again) total[c] = better[c];
-  }
-  for (int64_t c = 0; c < C; ++c) {
-    const Moments m(total[c], count);
+  const bool few = in.rows() < kFew;
+  const Blocks blocks(in, traffic(4 * in.bytes()));
+  std::vector<A> shift = rough_means<T>(in, few ? 1 : kSampledRows);
+  InterleavedSums sums(blocks);
+  const auto finish = [&](int64_t c) {
+    const Moments m(sums[c], count);
     channels.set(c, split_mean<A>(shift[c], m.mean), m.variance);
+  };
+  sums.add_up<T>(in, blocks, shift.data(), few);
+  std::vector<char> again(C);
+  for_channels(C, [&](int64_t c) {
+    again[c] = !sound<T>(sums[c], count, channels.eps, few);
+    if (!again[c]) finish(c);
+  });
+  if (std::find(again.begin(), again.end(), 1) != again.end()) {
+    // Only the channels that need it take the second result: none sees another's data.
+    for (int64_t c = 0; c < C; ++c)
+      if (again[c]) shift[c] = better_shift(shift[c], Moments(sums[c], count).mean);
+    sums.add_up<T>(in, blocks, shift.data(), true);
+    for (int64_t c = 0; c < C; ++c)
+      if (again[c]) finish(c);
   }
   apply_interleaved<T>(in, y, channels, blocks);
 }
@@ -268,7 +296,8 @@ Tensor apply_fixed(const Tensor& x, const Tensor& running_mean, const Tensor& ru
       statistics->emplace(empty({4, C}, scalar_type_of<A>()));
       channels.statistics.emplace(**statistics, C);
     }
-    for (int64_t c = 0; c < C; ++c) channels.set(c, split_mean<A>(mean.get()[c], 0), var.get()[c]);
+    for_channels(
+        C, [&](int64_t c) { channels.set(c, split_mean<A>(mean.get()[c], 0), var.get()[c]); });
     if (x.numel() == 0) return;
     const Traffic way = traffic((statistics ? 4 : 2) * in.bytes());
     if (in.interleaved) {

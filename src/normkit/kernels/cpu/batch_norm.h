@@ -3,6 +3,8 @@
 // statistics is (4, C) in the accumulation dtype: rstd, mean, residual, biased variance.
 #pragma once
 
+#include <bit>
+
 #include "layout.h"
 #include "tensors.h"
 
@@ -104,14 +106,14 @@ struct Blocks {
   Blocks(const Layout& in, Traffic traffic)
       : rows(in.rows()),
         channels(in.channels),
-        size(std::max(kMinBlockRows, (rows + kMaxBlocks - 1) / kMaxBlocks)),
+        size(block_rows(rows)),
         count((rows + size - 1) / size),
         traffic(traffic) {}
 
   // f(block, first row, rows)
   template <class F>
   void forwards(const F& f) const {
-    parallel(count, size * channels, [&](int64_t begin, int64_t end) {
+    parallel(count, size * channels, traffic, [&](int64_t begin, int64_t end) {
       for (int64_t b = begin; b < end; ++b) call(f, b);
     });
   }
@@ -125,6 +127,13 @@ struct Blocks {
   }
 
  private:
+  // A power of two of blocks, or little less: threads then get equal shares.
+  static int64_t block_rows(int64_t rows) {
+    const int64_t wanted = std::clamp<int64_t>(rows / kMinBlockRows, 1, kMaxBlocks);
+    const int64_t count = int64_t(std::bit_ceil(uint64_t(wanted)));
+    return std::max<int64_t>(1, (rows + count - 1) / count);
+  }
+
   template <class F>
   void call(const F& f, int64_t b) const {
     f(b, b * size, Span{std::min(size, rows - b * size), channels, traffic});
@@ -140,13 +149,22 @@ Rows<const T> rows(const Layout& in, int64_t first) {
 template <class A, int N>
 class PerChannel {
  public:
-  explicit PerChannel(int64_t channels) : channels_(channels), numbers_(N * channels) {}
-  A* operator[](int i) { return numbers_.data() + i * channels_; }
+  explicit PerChannel(int64_t channels)
+      : channels_(channels), numbers_(std::make_unique_for_overwrite<A[]>(N * channels)) {}
+  A* operator[](int i) { return numbers_.get() + i * channels_; }
 
  private:
   int64_t channels_;
-  std::vector<A> numbers_;
+  std::unique_ptr<A[]> numbers_;
 };
+
+// f(c) for every channel. A root and a division cost as much as some 32 elements.
+template <class F>
+void for_channels(int64_t channels, const F& f) {
+  parallel(channels, 32, [&](int64_t begin, int64_t end) {
+    for (int64_t c = begin; c < end; ++c) f(c);
+  });
+}
 
 template <class A>
 struct Statistics {

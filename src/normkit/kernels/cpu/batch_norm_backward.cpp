@@ -28,6 +28,7 @@ struct Backward {
         count(count) {
     for (int64_t c = 0; c < channels; ++c)
       numbers[0][c] = A(-double(stats.residual[c]) * double(stats.rstd[c]));
+    for (int64_t c = 0; !training && c < channels; ++c) set(c, 0, 0);
   }
 
   void set(int64_t c, double sum, double sum_x_hat) {
@@ -40,17 +41,24 @@ struct Backward {
   }
 };
 
+// In training the input's gradient waits for a channel's sums; with given statistics it is made
+// piece by piece while the piece is in cache.
 template <class T, class A = accumulate_t<T>>
 void backward_planar(const Layout& g, const Layout& in, T* grad_x, Backward<A>& to) {
   const auto& k = kernels<T>();
   const Chunks chunks(in, traffic(3 * in.bytes()));
   const int64_t C = in.channels;
   std::vector<GradientSums> partial(C * chunks.count);
+  const auto gradient = [&](const Part& p) {
+    k.planar_gradient(planes<T>(g, p), planes<T>(in, p), planes(grad_x, chunks, p), p.box,
+                      to.channels.from(p.c));
+  };
   by_channels(
       chunks, 2 * sizeof(T), [](int64_t) {},
       [&](int64_t i, const Part& p) {
         k.planar_gradient_sums(planes<T>(g, p), planes<T>(in, p), p.box, to.channels.hat.from(p.c),
                                &partial[i * C + p.c]);
+        if (grad_x && !to.training) gradient(p);
       },
       [&](int64_t c) {
         GradientSums s{};
@@ -61,9 +69,7 @@ void backward_planar(const Layout& g, const Layout& in, T* grad_x, Backward<A>& 
         to.set(c, s.grad, s.grad_x_hat);
       },
       [&](const Part& p) {
-        if (grad_x)
-          k.planar_gradient(planes<T>(g, p), planes<T>(in, p), planes(grad_x, chunks, p), p.box,
-                            to.channels.from(p.c));
+        if (grad_x && to.training) gradient(p);
       });
 }
 
@@ -74,18 +80,19 @@ void backward_interleaved(const Layout& g, const Layout& in, T* grad_x, Backward
   const Blocks blocks(in, traffic(3 * in.bytes()));
   std::vector<double> partial(2 * blocks.count * C), total(2 * C);
   double* partial_x_hat = &partial[blocks.count * C];
+  const auto gradient = [&](int64_t, int64_t first, const Span& span) {
+    k.interleaved_gradient(rows<T>(g, first), rows<T>(in, first), grad_x + first * C, span,
+                           to.channels);
+  };
   blocks.forwards([&](int64_t b, int64_t first, const Span& span) {
     k.interleaved_gradient_sums(rows<T>(g, first), rows<T>(in, first), span, to.channels.hat,
                                 &partial[b * C], partial_x_hat + b * C);
+    if (grad_x && !to.training) gradient(b, first, span);
   });
   kernels<double>().add_partials(partial.data(), blocks.count, C, C, &total[0]);
   kernels<double>().add_partials(partial_x_hat, blocks.count, C, C, &total[C]);
-  for (int64_t c = 0; c < C; ++c) to.set(c, total[c], total[C + c]);
-  if (!grad_x) return;
-  blocks.backwards([&](int64_t, int64_t first, const Span& span) {
-    k.interleaved_gradient(rows<T>(g, first), rows<T>(in, first), grad_x + first * C, span,
-                           to.channels);
-  });
+  for_channels(C, [&](int64_t c) { to.set(c, total[c], total[C + c]); });
+  if (grad_x && to.training) blocks.backwards(gradient);
 }
 
 Tensor sums_like(const Tensor* like, const std::vector<double>& sums) {

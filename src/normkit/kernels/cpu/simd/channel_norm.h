@@ -274,9 +274,9 @@ void interleaved_gradient_sums(Rows<const T> grad_y, Rows<const T> x, Span span,
 // All rows, so many channels at a time that their numbers stay in the innermost cache.
 template <class Body>
 NORMKIT_INLINE inline void by_tiles(const Span& span, Body&& body) {
-  constexpr int64_t kTile = 256;
+  constexpr int64_t kTile = 512;
   for (int64_t c = 0; c < span.channels; c += kTile)
-    by_rows<2>(0, span.rows, c, span.channels - c < kTile ? span.channels - c : kTile, body);
+    by_rows<4>(0, span.rows, c, span.channels - c < kTile ? span.channels - c : kTile, body);
 }
 
 // Only rows that all begin at a line can go past the cache.
