@@ -55,32 +55,33 @@ NORMKIT_INLINE inline void by_planes(const Box& box, Body&& body) {
     for (int64_t c = 0; c < box.channels; ++c) body(n, c);
 }
 
-// Two sums for every channel, plane by plane as they lie in memory; term(n, c) makes the terms of a
-// plane, keep(c, sums) takes the result.
-template <class P, class Term, class Keep>
-NORMKIT_INLINE inline void sum_planes(const Box& box, Term&& term, Keep&& keep) {
+// Two sums for every channel, plane by plane as they lie in memory; add(n, c, wide) adds a plane,
+// keep(c, sums) takes the result.
+template <class Add, class Keep>
+NORMKIT_INLINE inline void sum_planes(const Box& box, Add&& add, Keep&& keep) {
   constexpr int64_t kTogether = 32;
   for (int64_t first = 0; first < box.channels; first += kTogether) {
     const int64_t rest = box.channels - first, count = rest < kTogether ? rest : kTogether;
     Wide<2> wide[kTogether];
     by_planes({box.batch, count, box.length, box.traffic},
-              [&](int64_t n, int64_t c)
-                  NORMKIT_INLINE { add_sums<2, P>(box.length, wide[c], term(n, first + c)); });
+              [&](int64_t n, int64_t c) NORMKIT_INLINE { add(n, first + c, wide[c]); });
     for (int64_t c = 0; c < count; ++c) keep(first + c, wide[c]);
   }
 }
 
 template <class P, class T, class A>
 inline void sums_in(Planes<const T> x, const Box& box, const A* shift, Sums* sums) {
-  sum_planes<P>(
+  sum_planes(
       box,
-      [&](int64_t n, int64_t c) NORMKIT_INLINE {
-        return [from = x.at(n, c), shifts = broadcast(P(shift[c]))](int, int64_t i, auto width,
-                                                                    Vec<P>* out) NORMKIT_INLINE {
-          const Vec<P> d = load_as<P>(from + i, width) - shifts;
-          out[0] = d * d;
-          out[1] = d;
-        };
+      [&](int64_t n, int64_t c, Wide<2>& wide) NORMKIT_INLINE {
+        const T* from = x.at(n, c);
+        const Vec<P> shifts = broadcast(P(shift[c]));
+        add_sums<2, P>(box.length, wide,
+                       [&](int, int64_t i, auto width, Vec<P>* out) NORMKIT_INLINE {
+                         const Vec<P> d = load_as<P>(from + i, width) - shifts;
+                         out[0] = d * d;
+                         out[1] = d;
+                       });
       },
       [&](int64_t c, const Wide<2>& w)
           NORMKIT_INLINE { sums[c] = {w.total(1), w.total(0), w.largest()}; });
@@ -94,14 +95,16 @@ void planar_sums(Planes<const T> x, Box box, const A* shift, bool exact, Sums* s
 template <class T, class A = accumulate_t<T>>
 void planar_gradient_sums(Planes<const T> grad_y, Planes<const T> x, Box box,
                           Hat<const A*> channels, GradientSums* sums) {
-  sum_planes<A>(
+  sum_planes(
       box,
-      [&](int64_t n, int64_t c) NORMKIT_INLINE {
-        return [g = grad_y.at(n, c), from = x.at(n, c), numbers = vectors(channels, c, Same{})](
-                   int, int64_t i, auto width, Vec<A>* out) NORMKIT_INLINE {
-          out[0] = load(g + i, width);
-          out[1] = out[0] * x_hat(numbers, load(from + i, width));
-        };
+      [&](int64_t n, int64_t c, Wide<2>& wide) NORMKIT_INLINE {
+        const auto numbers = vectors(channels, c, Same{});
+        const T *g = grad_y.at(n, c), *from = x.at(n, c);
+        add_gradient_sums<2, A>(box.length, wide,
+                                [&](int, int64_t i, auto width, Vec<A>* out) NORMKIT_INLINE {
+                                  out[0] = load(g + i, width);
+                                  out[1] = out[0] * x_hat(numbers, load(from + i, width));
+                                });
       },
       [&](int64_t c, const Wide<2>& w) NORMKIT_INLINE { sums[c] = {w.total(0), w.total(1)}; });
 }

@@ -93,9 +93,12 @@ struct Wide {
   }
 };
 
+// Of a gradient's sums, each term's own rounding is as large: sixteen.
+constexpr int kGradientTermsPerChain = 16;
+
 // wide += the sums of S terms over [begin, end) in chains of A; term(k, i, width, out) fills
 // out[0..S).
-template <int S, class A, class Term>
+template <int S, class A, bool kPeak, class Term>
 NORMKIT_INLINE inline void add_chains(int64_t begin, int64_t end, Wide<S>& wide, Term&& term) {
   Vec<A> chain[S][4] = {};
   sweep<A>(begin, end, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
@@ -111,17 +114,27 @@ NORMKIT_INLINE inline void add_chains(int64_t begin, int64_t end, Wide<S>& wide,
       const Vec<double> low = half<0>(sum), high = half<1>(sum);
       wide.sum[s][0] += low;
       wide.sum[s][1] += high;
-      if (s == 0) wide.peak = larger(wide.peak, larger(low, high));
+      if (kPeak && s == 0) wide.peak = larger(wide.peak, larger(low, high));
     }
   }
 }
 
+template <int S, class A, bool kPeak, int kTerms, class Term>
+NORMKIT_INLINE inline void add_blocks(int64_t n, Wide<S>& wide, Term&& term) {
+  constexpr int64_t kBlock = 4 * kTerms * kLanes<A>;
+  int64_t begin = 0;
+  for (; begin + kBlock <= n; begin += kBlock)
+    add_chains<S, A, kPeak>(begin, begin + kBlock, wide, term);
+  if (begin < n) add_chains<S, A, kPeak>(begin, n, wide, term);
+}
+
 template <int S, class A, class Term>
 NORMKIT_INLINE inline void add_sums(int64_t n, Wide<S>& wide, Term&& term) {
-  constexpr int64_t kBlock = 4 * kTermsPerChain * kLanes<A>;
-  int64_t begin = 0;
-  for (; begin + kBlock <= n; begin += kBlock) add_chains<S, A>(begin, begin + kBlock, wide, term);
-  if (begin < n) add_chains<S, A>(begin, n, wide, term);
+  add_blocks<S, A, true, kTermsPerChain>(n, wide, term);
+}
+template <int S, class A, class Term>
+NORMKIT_INLINE inline void add_gradient_sums(int64_t n, Wide<S>& wide, Term&& term) {
+  add_blocks<S, A, false, kGradientTermsPerChain>(n, wide, term);
 }
 
 }  // namespace normkit::NORMKIT_ISA

@@ -175,6 +175,7 @@ inline void save_row(const RowStatistics<A>& save, int64_t row, const Scalars<A>
 // alternate sooner.
 constexpr int64_t kGroup = 8, kStreamedGroup = 2;
 constexpr int64_t kTile = 1024;
+constexpr int kTogether = 4;  // rows of a backward pass that share a sweep
 
 template <bool kCentred, Traffic kTraffic, Affine kAffine, class T, class A = accumulate_t<T>>
 inline void forward_group(const RowForward<T>& p, int64_t row, int64_t count) {
@@ -249,19 +250,19 @@ inline BackwardScalars<A> saved_scalars(const RowBackward<T>& p, int64_t row) {
 }
 
 // Adds gw * x_hat and, where centred, gw over columns [begin, end) of a row.
-template <bool kCentred, class T, class A = accumulate_t<T>>
+template <bool kCentred, bool kGain, class T, class A = accumulate_t<T>>
 inline void add_products(const RowBackward<T>& p, int64_t row, const BackwardScalars<A>& s,
                          int64_t begin, int64_t end, Wide<1 + kCentred>& sums) {
   const T* x = p.x + row * p.x_stride + begin;
   const T* grad_y = p.grad_y + row * p.grad_y_stride + begin;
-  const A* gain = p.gain ? p.gain + begin : nullptr;
-  add_sums<1 + kCentred, A>(end - begin, sums,
-                            [&](int, int64_t i, auto width, Vec<A>* out) NORMKIT_INLINE {
-                              Vec<A> gw = load(grad_y + i, width);
-                              if (gain) gw *= load(gain + i, width);
-                              out[0] = gw * s.template x_hat<kCentred>(load(x + i, width));
-                              if (kCentred) out[1] = gw;
-                            });
+  const A* gain = kGain ? p.gain + begin : nullptr;
+  add_gradient_sums<1 + kCentred, A>(end - begin, sums,
+                                     [&](int, int64_t i, auto width, Vec<A>* out) NORMKIT_INLINE {
+                                       Vec<A> gw = load(grad_y + i, width);
+                                       if (kGain) gw *= load(gain + i, width);
+                                       out[0] = gw * s.template x_hat<kCentred>(load(x + i, width));
+                                       if (kCentred) out[1] = gw;
+                                     });
 }
 
 template <bool kCentred, class T, class A = accumulate_t<T>>
@@ -273,10 +274,25 @@ inline void set_pull(const RowBackward<T>& p, int64_t row, const Wide<1 + kCentr
   s.pull = broadcast(A(-rstd_n * slope * sums.total(0)));
 }
 
-// Columns [begin, end) of R rows, so that a weight gradient is loaded and stored once for both.
-template <int R, bool kCentred, Traffic kTraffic, class T, class A = accumulate_t<T>>
-inline void backward_tile(const RowBackward<T>& p, int64_t row, const BackwardScalars<A>* scalars,
-                          int64_t begin, int64_t end, int64_t ahead, A* grad_gain, A* grad_bias) {
+// What is wanted of a backward pass. The usual: all of it, asked once and not for every vector.
+template <bool kCentred>
+struct Everything {
+  template <class T>
+  static bool asked(const RowBackward<T>& p) {
+    return p.gain && p.grad_x && p.grad_gain && (p.grad_bias != nullptr) == kCentred;
+  }
+  constexpr static bool gain = true, grad_x = true, grad_gain = true, grad_bias = kCentred;
+};
+struct Whatever {
+  bool gain, grad_x, grad_gain, grad_bias;
+};
+
+// Columns [begin, end) of R rows, so that a weight gradient is loaded and stored once for all of
+// them.
+template <int R, bool kCentred, Traffic kTraffic, class Wanted, class T, class A = accumulate_t<T>>
+inline void backward_tile(const RowBackward<T>& p, Wanted wanted, int64_t row,
+                          const BackwardScalars<A>* scalars, int64_t begin, int64_t end,
+                          A* grad_gain, A* grad_bias) {
   BackwardScalars<A> s[R];
   const T *x[R], *grad_y[R];
   T* grad_x[R];
@@ -284,66 +300,81 @@ inline void backward_tile(const RowBackward<T>& p, int64_t row, const BackwardSc
     s[r] = scalars[r];
     x[r] = p.x + (row + r) * p.x_stride;
     grad_y[r] = p.grad_y + (row + r) * p.grad_y_stride;
-    grad_x[r] = p.grad_x ? p.grad_x + (row + r) * p.n : nullptr;
+    grad_x[r] = p.grad_x + (wanted.grad_x ? (row + r) * p.n : 0);
   }
   const A* gain = p.gain;
-  const int64_t x_ahead = ahead * p.x_stride, grad_y_ahead = ahead * p.grad_y_stride;
-  sweep<A>(begin, end, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
-    const Vec<A> gains = gain ? load(gain + i, width) : broadcast(A(1));
-    Vec<A> gain_sum = grad_gain ? load(grad_gain + i, width) : Vec<A>{};
-    Vec<A> bias_sum = grad_bias ? load(grad_bias + i, width) : Vec<A>{};
+  sweep<A>(begin, end, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+    const Vec<A> gains = wanted.gain ? load(gain + i, width) : broadcast(A(1));
+    Vec<A> gain_sum = wanted.grad_gain ? load(grad_gain + i, width) : Vec<A>{};
+    Vec<A> bias_sum = wanted.grad_bias ? load(grad_bias + i, width) : Vec<A>{};
     for (int r = 0; r < R; ++r) {
-      fetch<kTraffic>(k, grad_y[r] + grad_y_ahead + i);
-      fetch<kTraffic>(k, x[r] + x_ahead + i);
       const Vec<A> g = load(grad_y[r] + i, width);
       const Vec<A> x_hat = s[r].template x_hat<kCentred>(load(x[r] + i, width));
       gain_sum = fused(g, x_hat, gain_sum);
       bias_sum += g;
-      if (!grad_x[r]) continue;
+      if (!wanted.grad_x) continue;
       const Vec<A> pulled = kCentred ? fused(x_hat, s[r].pull, s[r].shift) : x_hat * s[r].pull;
       store_to<kTraffic>(grad_x[r] + i, fused(g * gains, s[r].rstd, pulled), width);
     }
-    if (grad_gain) store(grad_gain + i, gain_sum, width);
-    if (grad_bias) store(grad_bias + i, bias_sum, width);
+    if (wanted.grad_gain) store(grad_gain + i, gain_sum, width);
+    if (wanted.grad_bias) store(grad_bias + i, bias_sum, width);
   });
 }
 
-template <bool kCentred, Traffic kTraffic, class T, class A = accumulate_t<T>>
-inline void backward_group(const RowBackward<T>& p, int64_t row, int64_t count, A* grad_gain,
-                           A* grad_bias) {
+template <bool kCentred, Traffic kTraffic, class Wanted, class T, class A = accumulate_t<T>>
+inline void backward_group(const RowBackward<T>& p, Wanted wanted, int64_t row, int64_t count,
+                           A* grad_gain, A* grad_bias) {
   BackwardScalars<A> s[kGroup];
   Wide<1 + kCentred> sums[kGroup];
   for (int64_t r = 0; r < count; ++r) s[r] = saved_scalars<kCentred>(p, row + r);
-  for (int64_t begin = 0; p.grad_x && begin < p.n; begin += kTile) {
+  for (int64_t begin = 0; wanted.grad_x && begin < p.n; begin += kTile) {
     const int64_t end = p.n - begin < kTile ? p.n : begin + kTile;
     for (int64_t r = 0; r < count; ++r)
-      add_products<kCentred>(p, row + r, s[r], begin, end, sums[r]);
+      wanted.gain ? add_products<kCentred, true>(p, row + r, s[r], begin, end, sums[r])
+                  : add_products<kCentred, false>(p, row + r, s[r], begin, end, sums[r]);
   }
-  for (int64_t r = 0; p.grad_x && r < count; ++r) set_pull<kCentred>(p, row + r, sums[r], s[r]);
+  for (int64_t r = 0; wanted.grad_x && r < count; ++r)
+    set_pull<kCentred>(p, row + r, sums[r], s[r]);
   for (int64_t begin = 0; begin < p.n; begin += kTile) {
     const int64_t end = p.n - begin < kTile ? p.n : begin + kTile;
     int64_t r = 0;
-    for (; r + 2 <= count; r += 2)
-      backward_tile<2, kCentred, kTraffic>(p, row + r, &s[r], begin, end, count, grad_gain,
-                                           grad_bias);
-    if (r < count)
-      backward_tile<1, kCentred, kTraffic>(p, row + r, &s[r], begin, end, count, grad_gain,
+    for (; r + kTogether <= count; r += kTogether)
+      backward_tile<kTogether, kCentred, kTraffic>(p, wanted, row + r, &s[r], begin, end, grad_gain,
+                                                   grad_bias);
+    for (; r < count; ++r)
+      backward_tile<1, kCentred, kTraffic>(p, wanted, row + r, &s[r], begin, end, grad_gain,
                                            grad_bias);
   }
+}
+
+// Rows that are summed, then applied: half as many where that keeps x and grad_y in the innermost
+// cache. Fetching the next ones ahead, as the forward pass does, cost more than it brought: two
+// streams that are read one after the other are no trouble to the CPU's own prefetching.
+template <class T>
+inline int64_t backward_rows(int64_t n) {
+  constexpr int64_t kInnermost = 24 << 10;
+  const int64_t bytes = 2 * n * int64_t(sizeof(T));
+  return kGroup * bytes > kInnermost && kGroup / 2 * bytes <= kInnermost ? kGroup / 2 : kGroup;
 }
 
 template <bool kCentred, Traffic kTraffic, class T, class A = accumulate_t<T>>
 inline void backward_block(const RowBackward<T>& p, int64_t block) {
-  constexpr int64_t kRows = kTraffic == Traffic::streamed ? kStreamedGroup : kGroup;
+  const int64_t rows = kTraffic == Traffic::streamed ? kGroup : backward_rows<T>(p.n);
   const int64_t first = block * p.block_rows;
   const int64_t last = first + p.block_rows < p.rows ? first + p.block_rows : p.rows;
   A* gain_sum = p.grad_gain ? p.grad_gain + block * p.n : nullptr;
   A* bias_sum = p.grad_bias ? p.grad_bias + block * p.n : nullptr;
   if (gain_sum) memset(gain_sum, 0, p.n * sizeof(A));
   if (bias_sum) memset(bias_sum, 0, p.n * sizeof(A));
-  for (int64_t row = first; row < last; row += kRows)
-    backward_group<kCentred, kTraffic>(p, row, last - row < kRows ? last - row : kRows, gain_sum,
-                                       bias_sum);
+  const Whatever some{p.gain != nullptr, p.grad_x != nullptr, p.grad_gain != nullptr,
+                      p.grad_bias != nullptr};
+  for (int64_t row = first; row < last; row += rows) {
+    const int64_t count = last - row < rows ? last - row : rows;
+    if (Everything<kCentred>::asked(p))
+      backward_group<kCentred, kTraffic>(p, Everything<kCentred>{}, row, count, gain_sum, bias_sum);
+    else
+      backward_group<kCentred, kTraffic>(p, some, row, count, gain_sum, bias_sum);
+  }
 }
 
 template <class T>
