@@ -116,9 +116,10 @@ void planar_apply(Planes<const T> x, Planes<T> y, Box box, Apply<const A*> chann
       const auto numbers = vectors(channels, c, Same{});
       const T* from = x.at(n, c);
       T* to = y.at(n, c);
-      sweep_lines<traffic.value, A>(to, box.length, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-        store_to<traffic.value>(to + i, applied<T>(numbers, load(from + i, width)), width);
-      });
+      sweep_lines<traffic.value, A>(
+          to, 0, box.length, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+            store_to<traffic.value>(to + i, applied<T>(numbers, load(from + i, width)), width);
+          });
     });
   });
 }
@@ -131,10 +132,11 @@ void planar_gradient(Planes<const T> grad_y, Planes<const T> x, Planes<T> grad_x
       const auto numbers = vectors(channels, c, Same{});
       const T *g = grad_y.at(n, c), *from = x.at(n, c);
       T* to = grad_x.at(n, c);
-      sweep_lines<traffic.value, A>(to, box.length, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-        store_to<traffic.value>(
-            to + i, gradient(numbers, load(g + i, width), load(from + i, width)), width);
-      });
+      sweep_lines<traffic.value, A>(
+          to, 0, box.length, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+            store_to<traffic.value>(
+                to + i, gradient(numbers, load(g + i, width), load(from + i, width)), width);
+          });
     });
   });
 }
@@ -285,8 +287,7 @@ NORMKIT_INLINE inline void by_tiles(const Span& span, Body&& body) {
 // Only rows that all begin at a line can go past the cache.
 template <class T>
 inline Traffic for_rows(const Span& span, const T* to) {
-  const bool by_lines = (uintptr_t)to % 64 == 0 && span.channels * sizeof(T) % 64 == 0;
-  return by_lines ? span.traffic : Traffic::cached;
+  return by_lines(to, span.channels) ? span.traffic : Traffic::cached;
 }
 
 template <class T, class A = accumulate_t<T>>

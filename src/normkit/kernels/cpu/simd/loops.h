@@ -23,22 +23,28 @@ NORMKIT_INLINE inline void sweep(int64_t begin, int64_t end, Body&& body) {
   if (i < end) body(3, i, Part{int(end - i)});
 }
 
+// Whether dense rows of n all begin at a line.
+template <class T>
+inline bool by_lines(const T* rows, int64_t n) {
+  return (uintptr_t)rows % 64 == 0 && n * sizeof(T) % 64 == 0;
+}
+
 // sweep over what is written to `to`. Only whole lines go past the cache: those that two rows or
 // planes share do not.
 template <Traffic kTraffic, class A, class T, class Body>
-NORMKIT_INLINE inline void sweep_lines(const T* to, int64_t length, Body&& body) {
-  if (kTraffic != Traffic::streamed) return sweep<A>(0, length, body);
+NORMKIT_INLINE inline void sweep_lines(const T* to, int64_t begin, int64_t end, Body&& body) {
+  if (kTraffic != Traffic::streamed) return sweep<A>(begin, end, body);
   constexpr int64_t kLine = 64 / sizeof(T);
-  const auto piecewise = [&](int64_t begin, int64_t end) NORMKIT_INLINE {
-    for (int64_t i = begin; i < end; i += kLanes<A>)
-      body(0, i, Part{end - i < kLanes<A> ? int(end - i) : kLanes<A>});
+  const auto piecewise = [&](int64_t i, int64_t stop) NORMKIT_INLINE {
+    for (; i < stop; i += kLanes<A>)
+      body(0, i, Part{stop - i < kLanes<A> ? int(stop - i) : kLanes<A>});
   };
-  const int64_t before = (64 - int64_t((uintptr_t)to % 64)) % 64 / int64_t(sizeof(T));
-  const int64_t first = before < length ? before : length;
-  const int64_t last = first + (length - first) / kLine * kLine;
-  piecewise(0, first);
+  const int64_t before = (64 - int64_t((uintptr_t)(to + begin) % 64)) % 64 / int64_t(sizeof(T));
+  const int64_t first = begin + before < end ? begin + before : end;
+  const int64_t last = first + (end - first) / kLine * kLine;
+  piecewise(begin, first);
   sweep<A>(first, last, body);
-  piecewise(last, length);
+  piecewise(last, end);
 }
 
 // ------------------------------------------------------------------------- sums

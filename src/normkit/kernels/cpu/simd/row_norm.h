@@ -120,15 +120,11 @@ template <bool kCentred, Traffic kTraffic, Affine kAffine, class T, class A = ac
 inline void apply_row(const T* x, T* y, const RowForward<T>& p, const Scalars<A>& s, int64_t begin,
                       int64_t end, int64_t ahead) {
   const Normalizer<kCentred, T> normalize(s);
-  const A* gain = kAffine == Affine::none ? nullptr : p.gain + begin;
-  const A* bias = kAffine == Affine::gain_and_bias ? p.bias + begin : nullptr;
-  x += begin;
-  y += begin;
-  sweep_lines<kTraffic, A>(y, end - begin, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
+  sweep_lines<kTraffic, A>(y, begin, end, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
     fetch<kTraffic>(k, x + ahead + i);
     Vec<A> gains{}, biases{};
-    if (kAffine != Affine::none) gains = load(gain + i, width);
-    if (kAffine == Affine::gain_and_bias) biases = load(bias + i, width);
+    if (kAffine != Affine::none) gains = load(p.gain + i, width);
+    if (kAffine == Affine::gain_and_bias) biases = load(p.bias + i, width);
     store_to<kTraffic>(y + i, normalize.template apply<kAffine>(load(x + i, width), gains, biases),
                        width);
   });
@@ -187,8 +183,9 @@ inline void forward_group(const RowForward<T>& p, int64_t row, int64_t count) {
     s[r] = row_statistics<kCentred>(x + r * p.x_stride, p);
     plain[r] = sizeof(A) == sizeof(double) || in_range(s[r].var, p.eps, p.outside);
   }
-  for (int64_t begin = 0; begin < p.n; begin += kTile) {
-    const int64_t end = p.n - begin < kTile ? p.n : begin + kTile;
+  const int64_t tile = kTraffic == Traffic::cached || by_lines(p.y, p.n) ? kTile : p.n;
+  for (int64_t begin = 0; begin < p.n; begin += tile) {
+    const int64_t end = p.n - begin < tile ? p.n : begin + tile;
     for (int64_t r = 0; r < count; ++r)
       if (plain[r])
         apply_row<kCentred, kTraffic, kAffine>(x + r * p.x_stride, y + r * p.n, p, s[r], begin, end,
@@ -303,7 +300,7 @@ inline void backward_tile(const RowBackward<T>& p, Wanted wanted, int64_t row,
     grad_x[r] = p.grad_x + (wanted.grad_x ? (row + r) * p.n : 0);
   }
   const A* gain = p.gain;
-  sweep<A>(begin, end, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+  const auto column = [&](int, int64_t i, auto width) NORMKIT_INLINE {
     const Vec<A> gains = wanted.gain ? load(gain + i, width) : broadcast(A(1));
     Vec<A> gain_sum = wanted.grad_gain ? load(grad_gain + i, width) : Vec<A>{};
     Vec<A> bias_sum = wanted.grad_bias ? load(grad_bias + i, width) : Vec<A>{};
@@ -318,7 +315,9 @@ inline void backward_tile(const RowBackward<T>& p, Wanted wanted, int64_t row,
     }
     if (wanted.grad_gain) store(grad_gain + i, gain_sum, width);
     if (wanted.grad_bias) store(grad_bias + i, bias_sum, width);
-  });
+  };
+  // Several rows' lines begin at the same columns only where rows are whole lines.
+  R > 1 ? sweep<A>(begin, end, column) : sweep_lines<kTraffic, A>(grad_x[0], begin, end, column);
 }
 
 template <bool kCentred, Traffic kTraffic, class Wanted, class T, class A = accumulate_t<T>>
@@ -335,10 +334,12 @@ inline void backward_group(const RowBackward<T>& p, Wanted wanted, int64_t row, 
   }
   for (int64_t r = 0; wanted.grad_x && r < count; ++r)
     set_pull<kCentred>(p, row + r, sums[r], s[r]);
-  for (int64_t begin = 0; begin < p.n; begin += kTile) {
-    const int64_t end = p.n - begin < kTile ? p.n : begin + kTile;
+  const bool together = kTraffic == Traffic::cached || by_lines(p.grad_x, p.n);
+  const int64_t tile = together ? kTile : p.n;
+  for (int64_t begin = 0; begin < p.n; begin += tile) {
+    const int64_t end = p.n - begin < tile ? p.n : begin + tile;
     int64_t r = 0;
-    for (; r + kTogether <= count; r += kTogether)
+    for (; together && r + kTogether <= count; r += kTogether)
       backward_tile<kTogether, kCentred, kTraffic>(p, wanted, row + r, &s[r], begin, end, grad_gain,
                                                    grad_bias);
     for (; r < count; ++r)
@@ -379,9 +380,7 @@ inline void backward_block(const RowBackward<T>& p, int64_t block) {
 
 template <class T>
 void row_backward(const RowBackward<T>& p, int64_t begin, int64_t end) {
-  // Two rows share a sweep, so only rows that all begin at a line can go past the cache.
-  const bool by_lines = (uintptr_t)p.grad_x % 64 == 0 && p.n * sizeof(T) % 64 == 0;
-  with_traffic(by_lines ? p.traffic : Traffic::cached, [&](auto traffic) {
+  with_traffic(p.traffic, [&](auto traffic) {
     for (int64_t block = begin; block < end; ++block)
       p.saved.mean ? backward_block<true, traffic.value>(p, block)
                    : backward_block<false, traffic.value>(p, block);
