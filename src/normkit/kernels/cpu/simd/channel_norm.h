@@ -31,19 +31,19 @@ NORMKIT_INLINE inline Gradient<Vec<A>> vectors(const Gradient<const A*>& g, int6
   return {vectors(g.hat, c, w), lanes(g.scale + c, w), lanes(g.pull + c, w), lanes(g.shift + c, w)};
 }
 
-template <class T, class V>
-NORMKIT_INLINE inline V applied(const Apply<V>& a, V x) {
+template <class T, class N, class V>
+NORMKIT_INLINE inline V applied(const Apply<N>& a, const V& x) {
   const V d = x - a.mean;
   // A half's rounding hides the rest; a double has none.
   if (sizeof(T) != sizeof(float)) return fused(d, a.scale, a.bias);
   return fused(d, a.scale, fused(d, a.scale_rest, a.bias));
 }
-template <class V>
-NORMKIT_INLINE inline V x_hat(const Hat<V>& h, V x) {
+template <class N, class V>
+NORMKIT_INLINE inline V x_hat(const Hat<N>& h, const V& x) {
   return fused(x - h.mean, h.rstd, h.shift);
 }
-template <class V>
-NORMKIT_INLINE inline V gradient(const Gradient<V>& a, V g, V x) {
+template <class N, class V>
+NORMKIT_INLINE inline V gradient(const Gradient<N>& a, const V& g, const V& x) {
   return fused(g, a.scale, fused(x_hat(a.hat, x), a.pull, a.shift));
 }
 
@@ -76,12 +76,10 @@ inline void sums_in(Planes<const T> x, const Box& box, const A* shift, Sums* sum
       [&](int64_t n, int64_t c, Wide<2>& wide) NORMKIT_INLINE {
         const T* from = x.at(n, c);
         const Vec<P> shifts = broadcast(P(shift[c]));
-        add_sums<2, P>(box.length, wide,
-                       [&](int, int64_t i, auto width, Vec<P>* out) NORMKIT_INLINE {
-                         const Vec<P> d = load_as<P>(from + i, width) - shifts;
-                         out[0] = d * d;
-                         out[1] = d;
-                       });
+        add_sums<P, T>(box.length, wide, [&](int64_t i, auto width) NORMKIT_INLINE {
+          const auto d = load_as<P>(from + i, width) - shifts;
+          return terms(d * d, d);
+        });
       },
       [&](int64_t c, const Wide<2>& w)
           NORMKIT_INLINE { sums[c] = {w.total(1), w.total(0), w.largest()}; });
@@ -100,11 +98,10 @@ void planar_gradient_sums(Planes<const T> grad_y, Planes<const T> x, Box box,
       [&](int64_t n, int64_t c, Wide<2>& wide) NORMKIT_INLINE {
         const auto numbers = vectors(channels, c, Same{});
         const T *g = grad_y.at(n, c), *from = x.at(n, c);
-        add_gradient_sums<2, A>(box.length, wide,
-                                [&](int, int64_t i, auto width, Vec<A>* out) NORMKIT_INLINE {
-                                  out[0] = load(g + i, width);
-                                  out[1] = out[0] * x_hat(numbers, load(from + i, width));
-                                });
+        add_gradient_sums<T>(box.length, wide, [&](int64_t i, auto width) NORMKIT_INLINE {
+          const auto v = load(g + i, width);
+          return terms(v, v * x_hat(numbers, load(from + i, width)));
+        });
       },
       [&](int64_t c, const Wide<2>& w) NORMKIT_INLINE { sums[c] = {w.total(0), w.total(1)}; });
 }
@@ -116,10 +113,9 @@ void planar_apply(Planes<const T> x, Planes<T> y, Box box, Apply<const A*> chann
       const auto numbers = vectors(channels, c, Same{});
       const T* from = x.at(n, c);
       T* to = y.at(n, c);
-      sweep_lines<traffic.value, A>(
-          to, 0, box.length, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-            store_to<traffic.value>(to + i, applied<T>(numbers, load(from + i, width)), width);
-          });
+      sweep_lines<traffic.value>(to, 0, box.length, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+        store_to<traffic.value>(to + i, applied<T>(numbers, load(from + i, width)), width);
+      });
     });
   });
 }
@@ -132,11 +128,10 @@ void planar_gradient(Planes<const T> grad_y, Planes<const T> x, Planes<T> grad_x
       const auto numbers = vectors(channels, c, Same{});
       const T *g = grad_y.at(n, c), *from = x.at(n, c);
       T* to = grad_x.at(n, c);
-      sweep_lines<traffic.value, A>(
-          to, 0, box.length, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-            store_to<traffic.value>(
-                to + i, gradient(numbers, load(g + i, width), load(from + i, width)), width);
-          });
+      sweep_lines<traffic.value>(to, 0, box.length, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+        store_to<traffic.value>(
+            to + i, gradient(numbers, load(g + i, width), load(from + i, width)), width);
+      });
     });
   });
 }

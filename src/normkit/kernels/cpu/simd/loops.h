@@ -1,7 +1,7 @@
 // Loops over runs of elements, vector by vector, and sums along them.
 #pragma once
 
-#include "vector.h"
+#include "pair.h"
 
 namespace normkit::NORMKIT_ISA {
 
@@ -23,6 +23,20 @@ NORMKIT_INLINE inline void sweep(int64_t begin, int64_t end, Body&& body) {
   if (i < end) body(3, i, Part{int(end - i)});
 }
 
+// sweep over elements of T, by the widest step there is for them.
+template <class T, class Body>
+NORMKIT_INLINE inline void sweep_of(int64_t begin, int64_t end, Body&& body) {
+  if constexpr (kPairs<T>) {
+    constexpr int64_t kStep = 2 * kLanes<float>;
+    for (; begin + 2 * kStep <= end; begin += 2 * kStep) {
+      body(0, begin, Twice{});
+      body(2, begin + kStep, Twice{});
+    }
+    if (begin + kStep <= end) body(0, begin, Twice{}), begin += kStep;
+  }
+  sweep<accumulate_t<T>>(begin, end, body);
+}
+
 // Whether dense rows of n all begin at a line.
 template <class T>
 inline bool by_lines(const T* rows, int64_t n) {
@@ -31,19 +45,19 @@ inline bool by_lines(const T* rows, int64_t n) {
 
 // sweep over what is written to `to`. Only whole lines go past the cache: those that two rows or
 // planes share do not.
-template <Traffic kTraffic, class A, class T, class Body>
+template <Traffic kTraffic, class T, class Body>
 NORMKIT_INLINE inline void sweep_lines(const T* to, int64_t begin, int64_t end, Body&& body) {
-  if (kTraffic != Traffic::streamed) return sweep<A>(begin, end, body);
+  if (kTraffic != Traffic::streamed) return sweep_of<T>(begin, end, body);
   constexpr int64_t kLine = 64 / sizeof(T);
   const auto piecewise = [&](int64_t i, int64_t stop) NORMKIT_INLINE {
-    for (; i < stop; i += kLanes<A>)
-      body(0, i, Part{stop - i < kLanes<A> ? int(stop - i) : kLanes<A>});
+    constexpr int L = kLanes<accumulate_t<T>>;
+    for (; i < stop; i += L) body(0, i, Part{stop - i < L ? int(stop - i) : L});
   };
   const int64_t before = (64 - int64_t((uintptr_t)(to + begin) % 64)) % 64 / int64_t(sizeof(T));
   const int64_t first = begin + before < end ? begin + before : end;
   const int64_t last = first + (end - first) / kLine * kLine;
   piecewise(begin, first);
-  sweep<A>(first, last, body);
+  sweep_of<T>(first, last, body);
   piecewise(last, end);
 }
 
@@ -76,10 +90,6 @@ inline double add_lanes(Vec<double> v) {
 }
 inline double add_lanes(Vec<float> v) { return add_lanes(half<0>(v) + half<1>(v)); }
 
-// Four terms make a chain in A, then the sum goes on in double: a long row's sum is as good as a
-// short one's, also where equal terms would round the same way each time.
-constexpr int kTermsPerChain = 4;
-
 template <class V>
 inline V larger(V a, V b) {
   return a > b ? a : b;
@@ -99,48 +109,85 @@ struct Wide {
   }
 };
 
-// Of a gradient's sums, each term's own rounding is as large: sixteen.
-constexpr int kGradientTermsPerChain = 16;
+// chain[k] += v
+template <class A, class W>
+NORMKIT_INLINE inline void extend(Vec<A>* chain, int k, Vec<A> v, W width) {
+  chain[k] += keep<A>(v, width);
+}
+#if defined(__AVX512BF16__) && NORMKIT_VECTOR_BYTES == 64
+template <class A>
+NORMKIT_INLINE inline void extend(Vec<A>* chain, int k, const Pair& v, Twice) {
+  chain[k] += v.even;
+  chain[k + 1] += v.odd;
+}
+#endif
 
-// wide += the sums of S terms over [begin, end) in chains of A; term(k, i, width, out) fills
-// out[0..S).
-template <int S, class A, bool kPeak, class Term>
-NORMKIT_INLINE inline void add_chains(int64_t begin, int64_t end, Wide<S>& wide, Term&& term) {
-  Vec<A> chain[S][4] = {};
-  sweep<A>(begin, end, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
-    Vec<A> out[S];
-    term(k, i, width, out);
-    for (int s = 0; s < S; ++s) chain[s][k] += keep<A>(out[s], width);
-  });
-  for (int s = 0; s < S; ++s) {
-    const Vec<A> sum = (chain[s][0] + chain[s][1]) + (chain[s][2] + chain[s][3]);
-    if constexpr (sizeof(A) == sizeof(double)) {
-      wide.sum[s][0] += sum;
-    } else {
-      const Vec<double> low = half<0>(sum), high = half<1>(sum);
-      wide.sum[s][0] += low;
-      wide.sum[s][1] += high;
-      if (kPeak && s == 0) wide.peak = larger(wide.peak, larger(low, high));
+// How S sums of terms made from elements of T are added: in chains of A, which then go on in
+// double.
+template <int S, class A, class T, bool kGradient>
+struct Chains {
+  static constexpr bool kPaired = kPairs<T> && sizeof(A) == sizeof(float);
+  // Four terms of float32 make a chain: a long row's sum is as good as a short one's, also where
+  // equal terms would round the same way each time. A half's own rounding hides that, and so do
+  // those of a gradient's terms.
+  static constexpr int kTerms = sizeof(T) < sizeof(A) || kGradient ? 16 : 4;
+  static constexpr bool kPeak = sizeof(T) == sizeof(A) && !kGradient;
+
+  template <class Term>
+  static NORMKIT_INLINE void add_chain(int64_t begin, int64_t end, Wide<S>& wide, Term& term) {
+    Vec<A> chain[S][4] = {};
+    const auto add = [&](int k, int64_t i, auto width) NORMKIT_INLINE {
+      const auto terms = term(i, width);
+      for (int s = 0; s < S; ++s) extend<A>(chain[s], k, terms.of[s], width);
+    };
+    if constexpr (kPaired)
+      sweep_of<T>(begin, end, add);
+    else
+      sweep<A>(begin, end, add);
+    for (int s = 0; s < S; ++s) {
+      const Vec<A> sum = (chain[s][0] + chain[s][1]) + (chain[s][2] + chain[s][3]);
+      if constexpr (sizeof(A) == sizeof(double)) {
+        wide.sum[s][0] += sum;
+      } else {
+        const Vec<double> low = half<0>(sum), high = half<1>(sum);
+        wide.sum[s][0] += low;
+        wide.sum[s][1] += high;
+        if (kPeak && s == 0) wide.peak = larger(wide.peak, larger(low, high));
+      }
     }
   }
+
+  template <class Term>
+  static NORMKIT_INLINE void add(int64_t n, Wide<S>& wide, Term& term) {
+    constexpr int64_t kBlock = 4 * kTerms * kLanes<A>;
+    int64_t begin = 0;
+    for (; begin + kBlock <= n; begin += kBlock) add_chain(begin, begin + kBlock, wide, term);
+    if (begin < n) add_chain(begin, n, wide, term);
+  }
+};
+
+// The terms of S sums at one place.
+template <class V, int S>
+struct Terms {
+  V of[S];
+};
+template <class V>
+NORMKIT_INLINE inline Terms<V, 1> terms(const V& a) {
+  return {{a}};
+}
+template <class V>
+NORMKIT_INLINE inline Terms<V, 2> terms(const V& a, const V& b) {
+  return {{a, b}};
 }
 
-template <int S, class A, bool kPeak, int kTerms, class Term>
-NORMKIT_INLINE inline void add_blocks(int64_t n, Wide<S>& wide, Term&& term) {
-  constexpr int64_t kBlock = 4 * kTerms * kLanes<A>;
-  int64_t begin = 0;
-  for (; begin + kBlock <= n; begin += kBlock)
-    add_chains<S, A, kPeak>(begin, begin + kBlock, wide, term);
-  if (begin < n) add_chains<S, A, kPeak>(begin, n, wide, term);
-}
-
-template <int S, class A, class Term>
+// wide += the sums of term(i, width), made from n elements of T in A.
+template <class A, class T, int S, class Term>
 NORMKIT_INLINE inline void add_sums(int64_t n, Wide<S>& wide, Term&& term) {
-  add_blocks<S, A, true, kTermsPerChain>(n, wide, term);
+  Chains<S, A, T, false>::add(n, wide, term);
 }
-template <int S, class A, class Term>
+template <class T, int S, class Term>
 NORMKIT_INLINE inline void add_gradient_sums(int64_t n, Wide<S>& wide, Term&& term) {
-  add_blocks<S, A, false, kGradientTermsPerChain>(n, wide, term);
+  Chains<S, accumulate_t<T>, T, true>::add(n, wide, term);
 }
 
 }  // namespace normkit::NORMKIT_ISA

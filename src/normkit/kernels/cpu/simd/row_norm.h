@@ -36,18 +36,27 @@ inline A rough_mean(const T* x, int64_t n) {
   return A(add_lanes((load(x) + load(x + L)) + (load(x + 2 * L) + load(x + 3 * L))) / (4 * L));
 }
 
-// The sums of x - shift and of its square in one pass, each step in P, and what follows from them.
-// Returns whether they can be relied on.
+// The sums of squares of x - shift and, where centred, of x - shift, in one pass, each step in P.
 template <bool kCentred, class P, class T, class A = accumulate_t<T>>
-inline bool sum_row(const T* x, const RowForward<T>& p, A shift, Scalars<A>& s) {
+inline Wide<1 + kCentred> sum_row(const T* x, int64_t n, A shift) {
   const Vec<P> shifts = broadcast(P(shift));
   Wide<1 + kCentred> sums;
-  add_sums<1 + kCentred, P>(p.n, sums, [&](int, int64_t i, auto width, Vec<P>* out) NORMKIT_INLINE {
-    Vec<P> d = load_as<P>(x + i, width);
-    if (kCentred) d -= shifts;
-    out[0] = d * d;
-    if (kCentred) out[1] = d;
+  add_sums<P, T>(n, sums, [&](int64_t i, auto width) NORMKIT_INLINE {
+    const auto v = load_as<P>(x + i, width);
+    if constexpr (kCentred) {
+      const auto d = v - shifts;
+      return terms(d * d, d);
+    } else {
+      return terms(v * v);
+    }
   });
+  return sums;
+}
+
+// What follows from a row's sums, taken in P. Returns whether they can be relied on.
+template <bool kCentred, class P, class T, class A = accumulate_t<T>>
+inline bool conclude(const Wide<1 + kCentred>& sums, const RowForward<T>& p, A shift,
+                     Scalars<A>& s) {
   const double squares = sums.total(0) * p.inverse_n;
   const double mean = kCentred ? sums.total(1) * p.inverse_n : 0.0;
   const double var = squares - mean * mean;
@@ -60,24 +69,34 @@ inline bool sum_row(const T* x, const RowForward<T>& p, A shift, Scalars<A>& s) 
 }
 
 template <bool kCentred, class T, class A = accumulate_t<T>>
-__attribute__((noinline)) void sum_row_in_double(const T* x, const RowForward<T>& p, A shift,
-                                                 Scalars<A>& s) {
-  if (!sum_row<kCentred, double>(x, p, shift, s) && kCentred)
-    sum_row<kCentred, double>(x, p, s.centre.mean, s);
+__attribute__((noinline)) void statistics_in_double(const T* x, const RowForward<T>& p, A shift,
+                                                    Scalars<A>& s) {
+  const auto sums = sum_row<kCentred, double>(x, p.n, shift);
+  if (conclude<kCentred, double>(sums, p, shift, s) || !kCentred) return;
+  shift = s.centre.mean;
+  conclude<kCentred, double>(sum_row<kCentred, double>(x, p.n, shift), p, shift, s);
 }
 
+// Rows go in groups of as many.
+constexpr int64_t kGroup = 8;
 // Shorter rows of float are summed in double: no crowd of roundings averages out.
 constexpr int64_t kFewTerms = 256;
 
+// Of `count` rows, step by step for all of them: a step's result takes a while, but the next row
+// does not wait for it.
 template <bool kCentred, class T, class A = accumulate_t<T>>
-inline Scalars<A> row_statistics(const T* x, const RowForward<T>& p) {
-  Scalars<A> s{};
-  const A shift = kCentred ? rough_mean(x, p.n) : A(0);
-  if (sizeof(T) == sizeof(float) && p.n < kFewTerms)
-    sum_row_in_double<kCentred>(x, p, shift, s);
-  else if (!sum_row<kCentred, A>(x, p, shift, s))
-    sum_row_in_double<kCentred>(x, p, kCentred ? s.centre.mean : A(0), s);
-  return s;
+inline void group_statistics(const T* x, const RowForward<T>& p, int64_t count, Scalars<A>* s) {
+  A shift[kGroup] = {};
+  Wide<1 + kCentred> sums[kGroup];
+  const bool few = sizeof(T) == sizeof(float) && p.n < kFewTerms;
+  for (int64_t r = 0; kCentred && r < count; ++r) shift[r] = rough_mean(x + r * p.x_stride, p.n);
+  for (int64_t r = 0; !few && r < count; ++r)
+    sums[r] = sum_row<kCentred, A>(x + r * p.x_stride, p.n, shift[r]);
+  for (int64_t r = 0; r < count; ++r) {
+    if (!few && conclude<kCentred, A>(sums[r], p, shift[r], s[r])) continue;
+    if (kCentred && !few) shift[r] = s[r].centre.mean;
+    statistics_in_double<kCentred>(x + r * p.x_stride, p, shift[r], s[r]);
+  }
 }
 
 enum class Affine { none, gain, gain_and_bias };
@@ -97,21 +116,22 @@ struct Normalizer {
         rstd_rest(broadcast(A(s.rstd - double(A(s.rstd))))),
         shift(broadcast(A(-double(s.centre.residual) * s.rstd))) {}
 
-  template <Affine kAffine>
-  NORMKIT_INLINE Vec<A> apply(Vec<A> x, Vec<A> gain, Vec<A> bias) const {
-    constexpr bool kHalf = sizeof(T) < sizeof(A);
-    const Vec<A> d = kCentred ? x - mean : x;
-    if (kHalf && kAffine == Affine::none) return d * rstd;
-    if (kHalf && kAffine == Affine::gain) return d * rstd * gain;
-    if (kHalf) return fused(d * rstd, gain, bias);
-    if (kAffine == Affine::none || !kCentred) {
-      const Vec<A> v = fused(d, rstd, kCentred ? fused(d, rstd_rest, shift) : d * rstd_rest);
+  template <Affine kAffine, class V>
+  NORMKIT_INLINE V apply(const V& x, const V& gain, const V& bias) const {
+    V d = x;
+    if constexpr (kCentred) d = x - mean;
+    if constexpr (sizeof(T) < sizeof(A)) {
+      if (kAffine == Affine::none) return d * rstd;
+      return kAffine == Affine::gain ? d * rstd * gain : fused(d * rstd, gain, bias);
+    } else if constexpr (kAffine == Affine::none || !kCentred) {
+      const V v = fused(d, rstd, kCentred ? fused(d, rstd_rest, shift) : d * rstd_rest);
       if (kAffine == Affine::none) return v;
       return kAffine == Affine::gain ? v * gain : fused(v, gain, bias);
+    } else {
+      const V product = d * rstd;
+      const V rest = fused(d, rstd_rest, fused(d, rstd, -product) + shift);
+      return fused(product, gain, kAffine == Affine::gain ? rest * gain : fused(rest, gain, bias));
     }
-    const Vec<A> product = d * rstd;
-    const Vec<A> rest = fused(d, rstd_rest, fused(d, rstd, -product) + shift);
-    return fused(product, gain, kAffine == Affine::gain ? rest * gain : fused(rest, gain, bias));
   }
 };
 
@@ -120,13 +140,14 @@ template <bool kCentred, Traffic kTraffic, Affine kAffine, class T, class A = ac
 inline void apply_row(const T* x, T* y, const RowForward<T>& p, const Scalars<A>& s, int64_t begin,
                       int64_t end, int64_t ahead) {
   const Normalizer<kCentred, T> normalize(s);
-  sweep_lines<kTraffic, A>(y, begin, end, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
+  const A *gain = p.gain, *bias = p.bias;
+  sweep_lines<kTraffic>(y, begin, end, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
     fetch<kTraffic>(k, x + ahead + i);
-    Vec<A> gains{}, biases{};
-    if (kAffine != Affine::none) gains = load(p.gain + i, width);
-    if (kAffine == Affine::gain_and_bias) biases = load(p.bias + i, width);
-    store_to<kTraffic>(y + i, normalize.template apply<kAffine>(load(x + i, width), gains, biases),
-                       width);
+    const auto v = load(x + i, width);
+    auto gains = v, biases = v;  // not used where there are none
+    if (kAffine != Affine::none) gains = load(gain + i, width);
+    if (kAffine == Affine::gain_and_bias) biases = load(bias + i, width);
+    store_to<kTraffic>(y + i, normalize.template apply<kAffine>(v, gains, biases), width);
   });
 }
 
@@ -166,10 +187,10 @@ inline void save_row(const RowStatistics<A>& save, int64_t row, const Scalars<A>
   if (save.slope) save.slope[row] = A(s.slope);
 }
 
-// Rows go in groups: all are summed, then all are applied, tile by tile of their columns, so that
-// gain and bias are read from the innermost cache. Past the cache, reading and writing had better
+// All rows of a group are summed, then all are applied, tile by tile of their columns, so that gain
+// and bias are read from the innermost cache. Past the cache, reading and writing had better
 // alternate sooner.
-constexpr int64_t kGroup = 8, kStreamedGroup = 2;
+constexpr int64_t kStreamedGroup = 2;
 constexpr int64_t kTile = 1024;
 constexpr int kTogether = 4;  // rows of a backward pass that share a sweep
 
@@ -179,10 +200,9 @@ inline void forward_group(const RowForward<T>& p, int64_t row, int64_t count) {
   T* y = p.y + row * p.n;
   Scalars<A> s[kGroup];
   bool plain[kGroup];
-  for (int64_t r = 0; r < count; ++r) {
-    s[r] = row_statistics<kCentred>(x + r * p.x_stride, p);
+  group_statistics<kCentred>(x, p, count, s);
+  for (int64_t r = 0; r < count; ++r)
     plain[r] = sizeof(A) == sizeof(double) || in_range(s[r].var, p.eps, p.outside);
-  }
   const int64_t tile = kTraffic == Traffic::cached || by_lines(p.y, p.n) ? kTile : p.n;
   for (int64_t begin = 0; begin < p.n; begin += tile) {
     const int64_t end = p.n - begin < tile ? p.n : begin + tile;
@@ -229,8 +249,8 @@ struct BackwardScalars {
   Vec<A> shift;        // -rstd * mean(gw)
   Vec<A> pull;         // -rstd * mean(gw * x_hat) * slope
 
-  template <bool kCentred>
-  NORMKIT_INLINE Vec<A> x_hat(Vec<A> x) const {
+  template <bool kCentred, class V>
+  NORMKIT_INLINE V x_hat(const V& x) const {
     return kCentred ? fused(x - mean, rstd, x_hat_shift) : x * rstd;
   }
 };
@@ -253,13 +273,15 @@ inline void add_products(const RowBackward<T>& p, int64_t row, const BackwardSca
   const T* x = p.x + row * p.x_stride + begin;
   const T* grad_y = p.grad_y + row * p.grad_y_stride + begin;
   const A* gain = kGain ? p.gain + begin : nullptr;
-  add_gradient_sums<1 + kCentred, A>(end - begin, sums,
-                                     [&](int, int64_t i, auto width, Vec<A>* out) NORMKIT_INLINE {
-                                       Vec<A> gw = load(grad_y + i, width);
-                                       if (kGain) gw *= load(gain + i, width);
-                                       out[0] = gw * s.template x_hat<kCentred>(load(x + i, width));
-                                       if (kCentred) out[1] = gw;
-                                     });
+  add_gradient_sums<T>(end - begin, sums, [&](int64_t i, auto width) NORMKIT_INLINE {
+    auto gw = load(grad_y + i, width);
+    if (kGain) gw = gw * load(gain + i, width);
+    const auto product = gw * s.template x_hat<kCentred>(load(x + i, width));
+    if constexpr (kCentred)
+      return terms(product, gw);
+    else
+      return terms(product);
+  });
 }
 
 template <bool kCentred, class T, class A = accumulate_t<T>>
@@ -301,23 +323,24 @@ inline void backward_tile(const RowBackward<T>& p, Wanted wanted, int64_t row,
   }
   const A* gain = p.gain;
   const auto column = [&](int, int64_t i, auto width) NORMKIT_INLINE {
-    const Vec<A> gains = wanted.gain ? load(gain + i, width) : broadcast(A(1));
-    Vec<A> gain_sum = wanted.grad_gain ? load(grad_gain + i, width) : Vec<A>{};
-    Vec<A> bias_sum = wanted.grad_bias ? load(grad_bias + i, width) : Vec<A>{};
+    const auto one = broadcast_like(A(1), width);
+    const auto gains = wanted.gain ? load(gain + i, width) : one;
+    auto gain_sum = wanted.grad_gain ? load(grad_gain + i, width) : one;
+    auto bias_sum = wanted.grad_bias ? load(grad_bias + i, width) : one;
     for (int r = 0; r < R; ++r) {
-      const Vec<A> g = load(grad_y[r] + i, width);
-      const Vec<A> x_hat = s[r].template x_hat<kCentred>(load(x[r] + i, width));
+      const auto g = load(grad_y[r] + i, width);
+      const auto x_hat = s[r].template x_hat<kCentred>(load(x[r] + i, width));
       gain_sum = fused(g, x_hat, gain_sum);
-      bias_sum += g;
+      bias_sum = bias_sum + g;
       if (!wanted.grad_x) continue;
-      const Vec<A> pulled = kCentred ? fused(x_hat, s[r].pull, s[r].shift) : x_hat * s[r].pull;
+      const auto pulled = kCentred ? fused(x_hat, s[r].pull, s[r].shift) : x_hat * s[r].pull;
       store_to<kTraffic>(grad_x[r] + i, fused(g * gains, s[r].rstd, pulled), width);
     }
     if (wanted.grad_gain) store(grad_gain + i, gain_sum, width);
     if (wanted.grad_bias) store(grad_bias + i, bias_sum, width);
   };
   // Several rows' lines begin at the same columns only where rows are whole lines.
-  R > 1 ? sweep<A>(begin, end, column) : sweep_lines<kTraffic, A>(grad_x[0], begin, end, column);
+  R > 1 ? sweep_of<T>(begin, end, column) : sweep_lines<kTraffic>(grad_x[0], begin, end, column);
 }
 
 template <bool kCentred, Traffic kTraffic, class Wanted, class T, class A = accumulate_t<T>>

@@ -126,6 +126,14 @@ inline Vec<float> decode(bfloat16, PerFloat<uint16_t> v) {
   return read<Vec<float>>(&bits);
 }
 
+inline PerFloat<uint16_t> encode_in_integers(Vec<float> v) {
+  PerFloat<uint32_t> bits = read<PerFloat<uint32_t>>(&v);
+  PerFloat<uint32_t> rounded =
+      (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;  // to nearest, ties to even
+  PerFloat<uint32_t> quiet_nan = (bits >> 16) | 0x40u;
+  return narrow((bits & 0x7fffffffu) > 0x7f800000u ? quiet_nan : rounded);
+}
+
 inline PerFloat<uint16_t> encode(bfloat16, Vec<float> v) {
 #if defined(__AVX512BF16__) && NORMKIT_VECTOR_BYTES == 64
   // The instruction takes subnormal numbers for zero.
@@ -133,11 +141,7 @@ inline PerFloat<uint16_t> encode(bfloat16, Vec<float> v) {
   if (__builtin_expect(_mm512_fpclass_ps_mask((__m512)v, kSubnormal) == 0, 1))
     return (PerFloat<uint16_t>)_mm512_cvtneps_pbh((__m512)v);
 #endif
-  PerFloat<uint32_t> bits = read<PerFloat<uint32_t>>(&v);
-  PerFloat<uint32_t> rounded =
-      (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;  // to nearest, ties to even
-  PerFloat<uint32_t> quiet_nan = (bits >> 16) | 0x40u;
-  return narrow((bits & 0x7fffffffu) > 0x7f800000u ? quiet_nan : rounded);
+  return encode_in_integers(v);
 }
 
 #if defined(__AVX512F__) && NORMKIT_VECTOR_BYTES == 64

@@ -1,0 +1,130 @@
+// Thirty-two bfloat16 at once, the even ones in one vector of floats and the odd ones in another: a
+// bfloat16 is the upper half of a float, so that one shift and one mask decode them all, where
+// widening sixteen takes a shuffle and a shift.
+#pragma once
+
+#include "vector.h"
+
+namespace normkit::NORMKIT_ISA {
+
+// Whether elements of T are handled in pairs of vectors.
+template <class T>
+constexpr bool kPairs = false;
+
+// How much an access touches: twice a vector.
+struct Twice {
+  static constexpr bool part = false;
+};
+
+#if defined(__AVX512BF16__) && NORMKIT_VECTOR_BYTES == 64
+template <>
+inline constexpr bool kPairs<bfloat16> = true;
+
+struct Pair {
+  Vec<float> even, odd;
+};
+
+// What a pair meets in a formula is another pair or one vector for both.
+inline Vec<float> evens(const Pair& p) { return p.even; }
+inline Vec<float> odds(const Pair& p) { return p.odd; }
+inline Vec<float> evens(Vec<float> v) { return v; }
+inline Vec<float> odds(Vec<float> v) { return v; }
+
+template <class V>
+NORMKIT_INLINE inline Pair operator+(const Pair& a, const V& b) {
+  return {a.even + evens(b), a.odd + odds(b)};
+}
+template <class V>
+NORMKIT_INLINE inline Pair operator-(const Pair& a, const V& b) {
+  return {a.even - evens(b), a.odd - odds(b)};
+}
+template <class V>
+NORMKIT_INLINE inline Pair operator*(const Pair& a, const V& b) {
+  return {a.even * evens(b), a.odd * odds(b)};
+}
+template <class V, class W>
+NORMKIT_INLINE inline Pair fused(const Pair& a, const V& b, const W& c) {
+  return {fused(evens(a), evens(b), evens(c)), fused(odds(a), odds(b), odds(c))};
+}
+NORMKIT_INLINE inline Pair fused(const Pair& a, const Pair& b, const Pair& c) {
+  return {fused(a.even, b.even, c.even), fused(a.odd, b.odd, c.odd)};
+}
+
+inline Pair load(const bfloat16* p, Twice) {
+  const __m512i both = _mm512_loadu_si512(p);
+  return {(Vec<float>)_mm512_maskz_slli_epi32(0xffff, both, 16),
+          (Vec<float>)_mm512_and_si512(both, _mm512_set1_epi32(int(0xffff0000)))};
+}
+
+template <class P>
+inline Pair load_as(const bfloat16* p, Twice width) {
+  return load(p, width);
+}
+
+// To nearest, ties to even, in the lower half of each lane.
+inline __m512i rounded_bits(Vec<float> v) {
+  const PerFloat<uint16_t> bits = encode_in_integers(v);
+  return (__m512i)widen(bits);
+}
+
+inline void store_to_line(void* p, __m512i line, Constant<Traffic::streamed>) {
+  _mm512_stream_si512((__m512i*)p, line);
+}
+inline void store_to_line(void* p, __m512i line, Constant<Traffic::cached>) {
+  _mm512_storeu_si512(p, line);
+}
+
+template <Traffic kTraffic>
+NORMKIT_INLINE inline void store_to(bfloat16* p, const Pair& v, Twice) {
+  constexpr int kSubnormal = 0x20;  // which the instruction takes for zero
+  const bool none = _kortestz_mask16_u8(_mm512_fpclass_ps_mask((__m512)v.even, kSubnormal),
+                                        _mm512_fpclass_ps_mask((__m512)v.odd, kSubnormal));
+  __m512i line;
+  if (__builtin_expect(none, 1)) {
+    alignas(64) static constexpr uint16_t kAlternate[32] = {
+        0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+        8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh((__m512)v.odd, (__m512)v.even);
+    line = _mm512_maskz_permutexvar_epi16(~__mmask32(0), _mm512_load_si512(kAlternate), halves);
+  } else {
+    line = _mm512_or_si512(rounded_bits(v.even),
+                           _mm512_maskz_slli_epi32(0xffff, rounded_bits(v.odd), 16));
+  }
+  store_to_line(p, line, Constant<kTraffic>{});
+}
+
+// Floats that belong to a pair, which lie in their natural order.
+struct Order {
+  alignas(64) int32_t even[16], odd[16], first[16], second[16];
+};
+inline constexpr Order kOrder = [] {
+  Order order{};
+  for (int i = 0; i < 16; ++i) {
+    order.even[i] = 2 * i;
+    order.odd[i] = 2 * i + 1;
+    order.first[i] = i / 2 + 16 * (i % 2);
+    order.second[i] = 8 + i / 2 + 16 * (i % 2);
+  }
+  return order;
+}();
+
+inline Vec<float> choose(Vec<float> a, const int32_t* lanes, Vec<float> b) {
+  return (Vec<float>)_mm512_permutex2var_ps((__m512)a, _mm512_load_si512(lanes), (__m512)b);
+}
+inline Pair load(const float* p, Twice) {
+  const Vec<float> a = load(p), b = load(p + 16);
+  return {choose(a, kOrder.even, b), choose(a, kOrder.odd, b)};
+}
+inline void store(float* p, const Pair& v, Twice) {
+  store(p, choose(v.even, kOrder.first, v.odd));
+  store(p + 16, choose(v.even, kOrder.second, v.odd));
+}
+inline Pair broadcast_like(float a, Twice) { return {broadcast(a), broadcast(a)}; }
+#endif
+
+template <class A, class W>
+inline Vec<A> broadcast_like(A a, W) {
+  return broadcast(a);
+}
+
+}  // namespace normkit::NORMKIT_ISA
