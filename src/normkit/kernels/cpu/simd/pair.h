@@ -61,11 +61,8 @@ inline Pair load_as(const bfloat16* p, Twice width) {
   return load(p, width);
 }
 
-// To nearest, ties to even, in the lower half of each lane.
-inline __m512i rounded_bits(Vec<float> v) {
-  const PerFloat<uint16_t> bits = encode_in_integers(v);
-  return (__m512i)widen(bits);
-}
+// A bfloat16 in the lower half of each lane.
+inline __m512i rounded_bits(Vec<float> v) { return (__m512i)widen(encode_in_integers(v)); }
 
 inline void store_to_line(void* p, __m512i line, Constant<Traffic::streamed>) {
   _mm512_stream_si512((__m512i*)p, line);

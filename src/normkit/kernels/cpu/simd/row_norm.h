@@ -129,7 +129,8 @@ struct Normalizer {
       return kAffine == Affine::gain ? v * gain : fused(v, gain, bias);
     } else {
       const V product = d * rstd;
-      const V rest = fused(d, rstd_rest, fused(d, rstd, -product) + shift);
+      const V lost = kFused ? fused(d, rstd, -product) + shift : shift;
+      const V rest = fused(d, rstd_rest, lost);
       return fused(product, gain, kAffine == Affine::gain ? rest * gain : fused(rest, gain, bias));
     }
   }

@@ -54,6 +54,13 @@ inline void write(P* p, V v) {
   memcpy(p, &v, sizeof v);
 }
 
+// Whether `fused` rounds once.
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+constexpr bool kFused = true;
+#else
+constexpr bool kFused = false;
+#endif
+
 // a * b + c, rounded once where the instruction set can: error-free products rest on it.
 template <class V>
 inline V fused(V a, V b, V c) {
@@ -109,13 +116,16 @@ inline PerFloat<uint32_t> widen(PerFloat<uint16_t> v) {
 #endif
 }
 
-// Of numbers below 2^16.
-inline PerFloat<uint16_t> narrow(PerFloat<uint32_t> v) {
+// Of numbers that 16 bits hold with their sign.
+inline PerFloat<uint16_t> narrow(PerFloat<int32_t> v) {
 #if defined(__AVX512F__) && NORMKIT_VECTOR_BYTES == 64
   return (PerFloat<uint16_t>)_mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)v);
 #elif defined(__AVX2__) && NORMKIT_VECTOR_BYTES == 32
-  return (PerFloat<uint16_t>)_mm_packus_epi32(_mm256_castsi256_si128((__m256i)v),
-                                              _mm256_extracti128_si256((__m256i)v, 1));
+  return (PerFloat<uint16_t>)_mm_packs_epi32(_mm256_castsi256_si128((__m256i)v),
+                                             _mm256_extracti128_si256((__m256i)v, 1));
+#elif defined(__SSE2__) && NORMKIT_VECTOR_BYTES == 16
+  const __m128i packed = _mm_packs_epi32((__m128i)v, (__m128i)v);
+  return read<PerFloat<uint16_t>>(&packed);
 #else
   return __builtin_convertvector(v, PerFloat<uint16_t>);
 #endif
@@ -126,12 +136,12 @@ inline Vec<float> decode(bfloat16, PerFloat<uint16_t> v) {
   return read<Vec<float>>(&bits);
 }
 
+// To nearest, ties to even, by adding just under half of a last place.
 inline PerFloat<uint16_t> encode_in_integers(Vec<float> v) {
-  PerFloat<uint32_t> bits = read<PerFloat<uint32_t>>(&v);
-  PerFloat<uint32_t> rounded =
-      (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;  // to nearest, ties to even
-  PerFloat<uint32_t> quiet_nan = (bits >> 16) | 0x40u;
-  return narrow((bits & 0x7fffffffu) > 0x7f800000u ? quiet_nan : rounded);
+  const PerFloat<uint32_t> bits = read<PerFloat<uint32_t>>(&v);
+  const PerFloat<uint32_t> rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
+  const PerFloat<uint32_t> kept = v == v ? rounded : bits | 0x400000u;  // a quiet NaN
+  return narrow((PerFloat<int32_t>)kept >> 16);
 }
 
 inline PerFloat<uint16_t> encode(bfloat16, Vec<float> v) {
@@ -183,7 +193,7 @@ inline PerFloat<uint16_t> encode(float16, Vec<float> v) {
   PerFloat<uint32_t> half = bits < 0x38800000u ? subnormal : normal;
   half = bits >= 0x477ff000u ? PerFloat<uint32_t>{} + 0x7c00u : half;  // 65520 and above: infinity
   half = bits > 0x7f800000u ? PerFloat<uint32_t>{} + 0x7e00u : half;
-  return narrow(half | sign);
+  return narrow((PerFloat<int32_t>)((half | sign) << 16) >> 16);
 }
 #endif
 
@@ -266,6 +276,8 @@ inline Vec<double> half(Vec<float> v) {
                                             _mm512_maskz_extractf32x8_ps(0xff, (__m512)v, kHalf));
 #elif defined(__AVX2__) && NORMKIT_VECTOR_BYTES == 32
   return (Vec<double>)_mm256_cvtps_pd(_mm256_extractf128_ps((__m256)v, kHalf));
+#elif defined(__SSE2__) && NORMKIT_VECTOR_BYTES == 16
+  return (Vec<double>)_mm_cvtps_pd(kHalf ? _mm_movehl_ps((__m128)v, (__m128)v) : (__m128)v);
 #else
   return __builtin_convertvector(read<Floats>((const float*)&v + kHalf * kLanes<double>),
                                  Vec<double>);
