@@ -37,6 +37,9 @@ NORMKIT_INLINE inline void sweep_of(int64_t begin, int64_t end, Body&& body) {
   sweep<accumulate_t<T>>(begin, end, body);
 }
 
+// Row norms take rows in groups of at most so many, and columns in tiles.
+constexpr int64_t kGroupRows = 8, kTileColumns = 1024;
+
 // Whether dense rows of n all begin at a line.
 template <class T>
 inline bool by_lines(const T* rows, int64_t n) {

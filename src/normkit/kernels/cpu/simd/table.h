@@ -3,7 +3,8 @@
 
 #include "channel_norm.h"
 #include "floor.h"
-#include "row_norm.h"
+#include "row_backward.h"
+#include "row_forward.h"
 
 namespace normkit::NORMKIT_ISA {
 

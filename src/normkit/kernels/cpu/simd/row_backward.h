@@ -1,0 +1,192 @@
+// Row norms backward: the gradients of the input, and partial sums of those of gain and bias.
+#pragma once
+
+#include "loops.h"
+
+namespace normkit::NORMKIT_ISA {
+
+// Backward, with x_hat = (x - mean) * rstd and gw = grad_y * gain:
+//   grad_x    = rstd * (gw - mean(gw) - x_hat * mean(gw * x_hat) * slope)     (mean(gw) if centred)
+//   grad_gain = sum over rows of grad_y * x_hat,   grad_bias = sum over rows of grad_y
+template <class A>
+struct BackwardScalars {
+  Vec<A> mean, rstd;
+  Vec<A> x_hat_shift;  // -residual * rstd
+  Vec<A> shift;        // -rstd * mean(gw)
+  Vec<A> pull;         // -rstd * mean(gw * x_hat) * slope
+
+  template <bool kCentred, class V>
+  NORMKIT_INLINE V x_hat(const V& x) const {
+    return kCentred ? fused(x - mean, rstd, x_hat_shift) : x * rstd;
+  }
+};
+
+template <bool kCentred, class T, class A = accumulate_t<T>>
+inline BackwardScalars<A> saved_scalars(const RowBackward<T>& p, int64_t row) {
+  const double rstd = p.saved.rstd[row];
+  BackwardScalars<A> s{};
+  s.rstd = broadcast(A(rstd));
+  if (!kCentred) return s;
+  s.mean = broadcast(p.saved.mean[row]);
+  s.x_hat_shift = broadcast(A(-double(p.saved.residual[row]) * rstd));
+  return s;
+}
+
+// Adds gw * x_hat and, where centred, gw over columns [begin, end) of a row.
+template <bool kCentred, bool kGain, class T, class A = accumulate_t<T>>
+inline void add_products(const RowBackward<T>& p, int64_t row, const BackwardScalars<A>& s,
+                         int64_t begin, int64_t end, Wide<1 + kCentred>& sums) {
+  const T* x = p.x + row * p.x_stride + begin;
+  const T* grad_y = p.grad_y + row * p.grad_y_stride + begin;
+  const A* gain = kGain ? p.gain + begin : nullptr;
+  add_gradient_sums<T>(end - begin, sums, [&](int64_t i, auto width) NORMKIT_INLINE {
+    auto gw = load(grad_y + i, width);
+    if (kGain) gw = gw * load(gain + i, width);
+    const auto product = gw * s.template x_hat<kCentred>(load(x + i, width));
+    if constexpr (kCentred)
+      return terms(product, gw);
+    else
+      return terms(product);
+  });
+}
+
+template <bool kCentred, class T, class A = accumulate_t<T>>
+inline void set_pull(const RowBackward<T>& p, int64_t row, const Wide<1 + kCentred>& sums,
+                     BackwardScalars<A>& s) {
+  const double rstd_n = double(p.saved.rstd[row]) / double(p.n);
+  const double slope = p.saved.slope ? double(p.saved.slope[row]) : 1.0;
+  if (kCentred) s.shift = broadcast(A(-rstd_n * sums.total(1)));
+  s.pull = broadcast(A(-rstd_n * slope * sums.total(0)));
+}
+
+constexpr int kTogether = 4;  // rows that share a sweep
+
+// What is wanted of a backward pass. The usual: all of it, asked once and not for every vector.
+template <bool kCentred>
+struct Everything {
+  template <class T>
+  static bool asked(const RowBackward<T>& p) {
+    return p.gain && p.grad_x && p.grad_gain && (p.grad_bias != nullptr) == kCentred;
+  }
+  constexpr static bool gain = true, grad_x = true, grad_gain = true, grad_bias = kCentred;
+};
+struct Whatever {
+  bool gain, grad_x, grad_gain, grad_bias;
+};
+
+// Columns [begin, end) of R rows, so that a weight gradient is loaded and stored once for all of
+// them.
+template <int R, bool kCentred, Traffic kTraffic, class Wanted, class T, class A = accumulate_t<T>>
+inline void backward_tile(const RowBackward<T>& p, Wanted wanted, int64_t row,
+                          const BackwardScalars<A>* scalars, int64_t begin, int64_t end,
+                          A* grad_gain, A* grad_bias) {
+  BackwardScalars<A> s[R];
+  const T *x[R], *grad_y[R];
+  T* grad_x[R];
+  for (int r = 0; r < R; ++r) {
+    s[r] = scalars[r];
+    x[r] = p.x + (row + r) * p.x_stride;
+    grad_y[r] = p.grad_y + (row + r) * p.grad_y_stride;
+    grad_x[r] = p.grad_x + (wanted.grad_x ? (row + r) * p.n : 0);
+  }
+  const A* gain = p.gain;
+  const auto column = [&](int, int64_t i, auto width) NORMKIT_INLINE {
+    const auto one = broadcast_like(A(1), width);
+    const auto gains = wanted.gain ? load(gain + i, width) : one;
+    auto gain_sum = wanted.grad_gain ? load(grad_gain + i, width) : one;
+    auto bias_sum = wanted.grad_bias ? load(grad_bias + i, width) : one;
+    for (int r = 0; r < R; ++r) {
+      const auto g = load(grad_y[r] + i, width);
+      const auto x_hat = s[r].template x_hat<kCentred>(load(x[r] + i, width));
+      gain_sum = fused(g, x_hat, gain_sum);
+      bias_sum = bias_sum + g;
+      if (!wanted.grad_x) continue;
+      const auto pulled = kCentred ? fused(x_hat, s[r].pull, s[r].shift) : x_hat * s[r].pull;
+      store_to<kTraffic>(grad_x[r] + i, fused(g * gains, s[r].rstd, pulled), width);
+    }
+    if (wanted.grad_gain) store(grad_gain + i, gain_sum, width);
+    if (wanted.grad_bias) store(grad_bias + i, bias_sum, width);
+  };
+  // Several rows' lines begin at the same columns only where rows are whole lines.
+  R > 1 ? sweep_of<T>(begin, end, column) : sweep_lines<kTraffic>(grad_x[0], begin, end, column);
+}
+
+template <bool kCentred, Traffic kTraffic, class Wanted, class T, class A = accumulate_t<T>>
+inline void backward_group(const RowBackward<T>& p, Wanted wanted, int64_t row, int64_t count,
+                           A* grad_gain, A* grad_bias) {
+  BackwardScalars<A> s[kGroupRows];
+  Wide<1 + kCentred> sums[kGroupRows];
+  for (int64_t r = 0; r < count; ++r) s[r] = saved_scalars<kCentred>(p, row + r);
+  for (int64_t begin = 0; wanted.grad_x && begin < p.n; begin += kTileColumns) {
+    const int64_t end = p.n - begin < kTileColumns ? p.n : begin + kTileColumns;
+    for (int64_t r = 0; r < count; ++r)
+      wanted.gain ? add_products<kCentred, true>(p, row + r, s[r], begin, end, sums[r])
+                  : add_products<kCentred, false>(p, row + r, s[r], begin, end, sums[r]);
+  }
+  for (int64_t r = 0; wanted.grad_x && r < count; ++r)
+    set_pull<kCentred>(p, row + r, sums[r], s[r]);
+  const bool together = kTraffic == Traffic::cached || by_lines(p.grad_x, p.n);
+  const int64_t tile = together ? kTileColumns : p.n;
+  for (int64_t begin = 0; begin < p.n; begin += tile) {
+    const int64_t end = p.n - begin < tile ? p.n : begin + tile;
+    int64_t r = 0;
+    for (; together && r + kTogether <= count; r += kTogether)
+      backward_tile<kTogether, kCentred, kTraffic>(p, wanted, row + r, &s[r], begin, end, grad_gain,
+                                                   grad_bias);
+    for (; r < count; ++r)
+      backward_tile<1, kCentred, kTraffic>(p, wanted, row + r, &s[r], begin, end, grad_gain,
+                                           grad_bias);
+  }
+}
+
+// Rows that are summed, then applied: half as many where that keeps x and grad_y in the innermost
+// cache. Fetching the next ones ahead, as the forward pass does, cost more than it brought: two
+// streams that are read one after the other are no trouble to the CPU's own prefetching.
+template <class T>
+inline int64_t backward_rows(int64_t n) {
+  constexpr int64_t kInnermost = 24 << 10;
+  const int64_t bytes = 2 * n * int64_t(sizeof(T));
+  return kGroupRows * bytes > kInnermost && kGroupRows / 2 * bytes <= kInnermost ? kGroupRows / 2
+                                                                                 : kGroupRows;
+}
+
+template <bool kCentred, Traffic kTraffic, class T, class A = accumulate_t<T>>
+inline void backward_block(const RowBackward<T>& p, int64_t block) {
+  const int64_t rows = kTraffic == Traffic::streamed ? kGroupRows : backward_rows<T>(p.n);
+  const int64_t first = block * p.block_rows;
+  const int64_t last = first + p.block_rows < p.rows ? first + p.block_rows : p.rows;
+  A* gain_sum = p.grad_gain ? p.grad_gain + block * p.n : nullptr;
+  A* bias_sum = p.grad_bias ? p.grad_bias + block * p.n : nullptr;
+  if (gain_sum) memset(gain_sum, 0, p.n * sizeof(A));
+  if (bias_sum) memset(bias_sum, 0, p.n * sizeof(A));
+  const Whatever some{p.gain != nullptr, p.grad_x != nullptr, p.grad_gain != nullptr,
+                      p.grad_bias != nullptr};
+  for (int64_t row = first; row < last; row += rows) {
+    const int64_t count = last - row < rows ? last - row : rows;
+    if (Everything<kCentred>::asked(p))
+      backward_group<kCentred, kTraffic>(p, Everything<kCentred>{}, row, count, gain_sum, bias_sum);
+    else
+      backward_group<kCentred, kTraffic>(p, some, row, count, gain_sum, bias_sum);
+  }
+}
+
+template <class T>
+void row_backward(const RowBackward<T>& p, int64_t begin, int64_t end) {
+  with_traffic(p.traffic, [&](auto traffic) {
+    for (int64_t block = begin; block < end; ++block)
+      p.saved.mean ? backward_block<true, traffic.value>(p, block)
+                   : backward_block<false, traffic.value>(p, block);
+  });
+}
+
+// total[i] = the sum of `count` partials at i, each `stride` after the last, in their order.
+template <class A>
+void add_partials(const A* partials, int64_t count, int64_t stride, int64_t n, double* total) {
+  sweep<double>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+    Vec<double> sum{};
+    for (int64_t b = 0; b < count; ++b) sum += load_as<double>(partials + b * stride + i, width);
+    store(total + i, sum, width);
+  });
+}
+
+}  // namespace normkit::NORMKIT_ISA
