@@ -23,16 +23,16 @@ def assert_same_bits(a, b):
         assert torch.equal(ours, theirs)
 
 
-# Large enough to be shared out (more than 32768 elements), by rows, channels, pieces and planes.
-ROWS = [(5000, 17), (33, 2000), (3, 40000), (1, 70000), (130, 40, 9)]
+# Large enough to be shared out (more than 65536 elements), by rows, channels, pieces and planes.
+ROWS = [(5000, 17), (33, 2000), (3, 40000), (1, 70000), (190, 40, 9)]
 CHANNELS = [
     (3, 1, 40000),
     (2, 2, 30000),
     (4, 3, 100, 100),
-    (16, 64, 7, 9),
-    (9000, 5),
+    (17, 64, 7, 9),
+    (14000, 5),
     (600, 130),
-    (33, 3, 50, 9),
+    (50, 3, 50, 9),
 ]
 
 

@@ -1,5 +1,4 @@
-// BatchNorm forward: statistics and apply in training, apply alone in inference, and the update of
-// the running statistics.
+// BatchNorm forward: statistics and apply in training, apply alone in inference.
 #include "batch_norm.h"
 
 #include <bit>
@@ -78,8 +77,7 @@ struct Moments {
 // (in double, 2^20 variances off, they keep 2^-32), and float32, whose last place shows it, has no
 // few squares that are most of the sum.
 template <class T>
-bool sound(const Sums& s, double count, double eps, bool exact) {
-  const Moments m(s, count);
+bool sound(const Sums& s, const Moments& m, double eps, bool exact) {
   const bool held =
       sizeof(T) == sizeof(double) || (m.variance < 1e37 && (m.variance > 1e-25 || eps > 1e-25));
   const double slack = exact && sizeof(T) != sizeof(double) ? 0x1p20 : 1;
@@ -141,11 +139,13 @@ void train_planar(const Layout& in, const Tensor& y, Channels<T>& channels) {
       chunks, sizeof(T), [&](int64_t c) { shift[c] = rough_mean<T>(in, c); },
       [&](int64_t i, const Part& p) { sum(i, p, in.rows() < kFew); },
       [&](int64_t c) {
-        if (!sound<T>(total(c), count, channels.eps, in.rows() < kFew)) {
-          shift[c] = better_shift(shift[c], Moments(total(c), count).mean);
+        const Sums sums = total(c);
+        Moments m(sums, count);
+        if (!sound<T>(sums, m, channels.eps, in.rows() < kFew)) {
+          shift[c] = better_shift(shift[c], m.mean);
           for (int64_t i = 0; i < chunks.count; ++i) sum(i, chunks.at(i, c, 1), true);
+          m = Moments(total(c), count);
         }
-        const Moments m(total(c), count);
         channels.set(c, split_mean<A>(shift[c], m.mean), m.variance);
       },
       [&](const Part& p) {
@@ -226,23 +226,24 @@ void train_interleaved(const Layout& in, const Tensor& y, Channels<T>& channels)
   const Blocks blocks(in, traffic(4 * in.bytes()));
   std::vector<A> shift = rough_means<T>(in, few ? 1 : kSampledRows);
   InterleavedSums sums(blocks);
-  const auto finish = [&](int64_t c) {
-    const Moments m(sums[c], count);
+  const auto set = [&](int64_t c, const Moments& m) {
     channels.set(c, split_mean<A>(shift[c], m.mean), m.variance);
   };
   sums.add_up<T>(in, blocks, shift.data(), few);
   std::vector<char> again(C);
   for_channels(C, [&](int64_t c) {
-    again[c] = !sound<T>(sums[c], count, channels.eps, few);
-    if (!again[c]) finish(c);
+    const Moments m(sums[c], count);
+    again[c] = !sound<T>(sums[c], m, channels.eps, few);
+    if (again[c])
+      shift[c] = better_shift(shift[c], m.mean);
+    else
+      set(c, m);
   });
   if (std::find(again.begin(), again.end(), 1) != again.end()) {
     // Only the channels that need it take the second result: none sees another's data.
-    for (int64_t c = 0; c < C; ++c)
-      if (again[c]) shift[c] = better_shift(shift[c], Moments(sums[c], count).mean);
     sums.add_up<T>(in, blocks, shift.data(), true);
     for (int64_t c = 0; c < C; ++c)
-      if (again[c]) finish(c);
+      if (again[c]) set(c, Moments(sums[c], count));
   }
   apply_interleaved<T>(in, y, channels, blocks);
 }
@@ -334,66 +335,6 @@ std::tuple<Tensor, Tensor> batch_norm_fixed(const Tensor& x, const Tensor& runni
   return {std::move(y), std::move(*statistics)};
 }
 
-// running = (1 - momentum) * running + momentum * batch, for every channel.
-template <class Batch>
-std::vector<double> moved(const Tensor* running, int64_t channels, double momentum,
-                          const Batch& batch) {
-  const Vector<double> before(running, "a running statistic", channels);
-  std::vector<double> after(running ? channels : 0);
-  for (size_t c = 0; c < after.size(); ++c)
-    after[c] = (1 - momentum) * before.get()[c] + momentum * batch(int64_t(c));
-  return after;
-}
-
-void write(const Tensor* running, const std::vector<double>& values) {
-  if (!running) return;
-  const auto value = [&](int64_t c) { return values[c]; };
-  if (running->is_contiguous()) return fill(*running, int64_t(values.size()), value);
-  const Tensor dense = empty(running->sizes(), running->scalar_type());
-  fill(dense, int64_t(values.size()), value);
-  copy(*running, dense);
-}
-
-void check_running(const Tensor* t, int64_t channels) {
-  if (!t) return;
-  STD_TORCH_CHECK(t->is_cpu() && t->dim() == 1 && t->sizes()[0] == channels &&
-                      (channels <= 1 || t->strides()[0] != 0),
-                  "normkit: running statistics must have one element of their own per channel");
-  with_type(t->scalar_type(), "a running statistic", [](auto) {});
-}
-
-// Everything is checked and computed before anything is written.
-void batch_norm_update(const Tensor* running_mean, const Tensor* running_var,
-                       const Tensor* num_batches_tracked, const Tensor& statistics, int64_t count,
-                       std::optional<double> momentum) {
-  const ScalarType type = statistics.scalar_type();
-  const Saved saved(statistics, type == ScalarType::Double ? type : ScalarType::Float);
-  const int64_t channels = saved.channels();
-  check_running(running_mean, channels);
-  check_running(running_var, channels);
-  STD_TORCH_CHECK(count > 1, "normkit: one value has no variance");
-  STD_TORCH_CHECK(momentum || num_batches_tracked,
-                  "normkit: a cumulative average (momentum None) needs num_batches_tracked");
-  STD_TORCH_CHECK(
-      !num_batches_tracked || (num_batches_tracked->is_cpu() && num_batches_tracked->numel() == 1 &&
-                               num_batches_tracked->scalar_type() == ScalarType::Long),
-      "normkit: num_batches_tracked must be one int64");
-  int64_t* batches = num_batches_tracked ? num_batches_tracked->mutable_data<int64_t>() : nullptr;
-  const double factor = momentum ? *momentum : 1.0 / double(*batches + 1);
-  with_type(type, "statistics", [&](auto element) {
-    using A = accumulate_t<decltype(element)>;
-    const Statistics<A> s(saved.get(), channels);
-    const double unbiased = double(count) / double(count - 1);
-    const auto mean =
-        moved(running_mean, channels, factor, [&](int64_t c) { return double(s.mean[c]); });
-    const auto var = moved(running_var, channels, factor,
-                           [&](int64_t c) { return double(s.var[c]) * unbiased; });
-    write(running_mean, mean);
-    write(running_var, var);
-  });
-  if (batches) ++*batches;
-}
-
 // A training step whole: a small batch's time is mostly that of calls.
 std::tuple<Tensor, Tensor> batch_norm_step(const Tensor& x, const Tensor* weight,
                                            const Tensor* bias, double eps,
@@ -418,7 +359,6 @@ STABLE_TORCH_LIBRARY_IMPL(normkit, CPU, m) {
   m.impl("batch_norm_train", &Boxed<batch_norm_train>::call);
   m.impl("batch_norm_step", &Boxed<batch_norm_step>::call);
   m.impl("batch_norm_train_fwd", &Boxed<batch_norm_train>::call);
-  m.impl("batch_norm_update", &Boxed<batch_norm_update>::call);
 }
 
 }  // namespace normkit

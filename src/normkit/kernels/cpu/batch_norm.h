@@ -212,4 +212,9 @@ inline void check_batch(const Tensor& x) {
   STD_TORCH_CHECK(x.dim() >= 2, "normkit: input must have at least 2 dimensions");
 }
 
+// Moves the running statistics towards those of a batch of `count` values per channel.
+void batch_norm_update(const Tensor* running_mean, const Tensor* running_var,
+                       const Tensor* num_batches_tracked, const Tensor& statistics, int64_t count,
+                       std::optional<double> momentum);
+
 }  // namespace normkit
