@@ -185,3 +185,17 @@ def test_one_large_square_among_small_ones_in_every_pass_of_channels_last_data()
     exact = nk.reference.batch_norm(x.double().numpy(), None, None, training=True).output
     # Four units of the largest value, which is between 8 and 16.
     torch.testing.assert_close(y.double(), torch.from_numpy(exact), rtol=0, atol=4 * 8 * 2.0**-23)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=name_of)
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_the_gradient_with_given_statistics_does_not_depend_on_the_input(memory, dtype):
+    x = torch.randn(3, 4, 5, 7, dtype=dtype).to(memory_format=memory)
+    x[0, 0, 0, 0], x[1, 1, 1, 1], x[2, 2, 2, 2], x[0, 3, 4, 6] = 3e38, torch.nan, torch.inf, -torch.inf
+    mean, var, weight = torch.randn(4), torch.rand(4) * 1e-2 + 1e-3, torch.randn(4)
+    upstream = torch.randn_like(x)
+    y = nk.functional.batch_norm(x.requires_grad_(), mean, var, weight)
+    (grad,) = torch.autograd.grad(y, x, upstream)
+    exact = upstream.double() * (weight.double() / (var.double() + 1e-5).sqrt()).view(4, 1, 1)
+    eps = torch.finfo(dtype).eps if dtype != torch.float64 else torch.finfo(torch.float32).eps
+    torch.testing.assert_close(grad.double(), exact, rtol=2 * eps, atol=0)

@@ -1,9 +1,6 @@
 // BatchNorm forward: statistics and apply in training, apply alone in inference.
 #include "batch_norm.h"
 
-#include <bit>
-#include <cmath>
-
 namespace normkit {
 namespace {
 
@@ -13,8 +10,6 @@ constexpr int64_t kFew = 256;
 // Elements whose mean is what a channel is summed relative to, taken from all over it. One planar
 // channel that misses is soon summed again; of interleaved ones hardly any may miss.
 constexpr int64_t kSamples = 8, kSampledRows = 32;
-
-float next_towards_zero(float v) { return std::bit_cast<float>(std::bit_cast<uint32_t>(v) - 1); }
 
 // What a channel is normalised with: its statistics and their use.
 template <class T, class A = accumulate_t<T>>
@@ -40,12 +35,7 @@ struct Channels {
     const double shift = bias.get() ? double(bias.get()[c]) : 0.0;
     apply.mean[c] = m.mean;
     apply.bias[c] = A(shift - double(m.residual) * scale);
-    // Rounded towards zero, so that both parts have one sign and infinity times them, too.
-    A part = A(scale);
-    if constexpr (sizeof(A) == sizeof(float))
-      if (part != 0 && std::abs(double(part)) >= std::abs(scale)) part = next_towards_zero(part);
-    apply.scale[c] = part;
-    apply.scale_rest[c] = A(scale - double(part));
+    std::tie(apply.scale[c], apply.scale_rest[c]) = split_scale<A>(scale);
     if (statistics) statistics->set(c, m, variance, rstd);
     exact[0][c] = double(m.mean) + double(m.residual);
     exact[1][c] = scale;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <bit>
+#include <cmath>
 
 #include "layout.h"
 #include "tensors.h"
@@ -90,7 +91,7 @@ void by_channels(const Chunks& chunks, int64_t element_size, const Start& start,
                     });
   }
   for (int64_t c = 0; c < C; ++c) start(c);
-  parallel(C * chunks.count, cost / chunks.count, [&](int64_t begin, int64_t end) {
+  parallel(C * chunks.count, cost / chunks.count, chunks.traffic, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) first(i / C, chunks.at(i / C, i % C, 1));
   });
   for (int64_t c = 0; c < C; ++c) join(c);
@@ -183,6 +184,17 @@ struct Statistics {
     rstd[c] = A(rstd_c);
   }
 };
+
+// A scale as what A holds of it and the rest. Rounded towards zero, so that both have one sign and
+// infinity times them, too.
+template <class A>
+std::pair<A, A> split_scale(double scale) {
+  A part = A(scale);
+  if constexpr (sizeof(A) == sizeof(float))
+    if (part != 0 && std::abs(double(part)) >= std::abs(scale))
+      part = std::bit_cast<float>(std::bit_cast<uint32_t>(part) - 1);  // the next towards zero
+  return {part, A(scale - double(part))};
+}
 
 inline void check_per_channel(const Tensor* t, const char* name, const Tensor& x) {
   STD_TORCH_CHECK(!t || (t->is_cpu() && t->dim() == 1 && t->sizes()[0] == x.sizes()[1]),

@@ -4,14 +4,15 @@
 namespace normkit {
 namespace {
 
-// grad_x = gain * rstd * (grad_y - mean(grad_y) - x_hat * mean(grad_y * x_hat)), the two means
-// being zero where the statistics are constants (inference).
+// In training grad_x = gain * rstd * (grad_y - mean(grad_y) - x_hat * mean(grad_y * x_hat)). Where
+// the statistics are constants it is gain * rstd * grad_y, whatever x is.
 template <class A>
 struct Backward {
   Statistics<A> stats;
   const A* weight;
   PerChannel<A, 4> numbers;
   Gradient<const A*> channels;
+  Apply<const A*> constant;
   std::vector<double> grad, grad_x_hat;  // sums: the gradients of bias and weight
   bool training;
   double count;
@@ -22,6 +23,7 @@ struct Backward {
         weight(weight.get()),
         numbers(channels),
         channels{{stats.mean, stats.rstd, numbers[0]}, numbers[1], numbers[2], numbers[3]},
+        constant{numbers[3], numbers[1], numbers[2], numbers[3]},
         grad(channels),
         grad_x_hat(channels),
         training(training),
@@ -35,9 +37,14 @@ struct Backward {
     const double scale = double(stats.rstd[c]) * (weight ? double(weight[c]) : 1.0);
     grad[c] = sum;
     grad_x_hat[c] = sum_x_hat;
-    numbers[1][c] = A(scale);
-    numbers[2][c] = training ? A(-scale * sum_x_hat / count) : A(0);
-    numbers[3][c] = training ? A(-scale * sum / count) : A(0);
+    if (training) {
+      numbers[1][c] = A(scale);
+      numbers[2][c] = A(-scale * sum_x_hat / count);
+      numbers[3][c] = A(-scale * sum / count);
+    } else {
+      std::tie(numbers[1][c], numbers[2][c]) = split_scale<A>(scale);
+      numbers[3][c] = 0;
+    }
   }
 };
 
@@ -49,16 +56,13 @@ void backward_planar(const Layout& g, const Layout& in, T* grad_x, Backward<A>& 
   const Chunks chunks(in, traffic(3 * in.bytes()));
   const int64_t C = in.channels;
   std::vector<GradientSums> partial(C * chunks.count);
-  const auto gradient = [&](const Part& p) {
-    k.planar_gradient(planes<T>(g, p), planes<T>(in, p), planes(grad_x, chunks, p), p.box,
-                      to.channels.from(p.c));
-  };
   by_channels(
       chunks, 2 * sizeof(T), [](int64_t) {},
       [&](int64_t i, const Part& p) {
         k.planar_gradient_sums(planes<T>(g, p), planes<T>(in, p), p.box, to.channels.hat.from(p.c),
                                &partial[i * C + p.c]);
-        if (grad_x && !to.training) gradient(p);
+        if (grad_x && !to.training)
+          k.planar_apply(planes<T>(g, p), planes(grad_x, chunks, p), p.box, to.constant.from(p.c));
       },
       [&](int64_t c) {
         GradientSums s{};
@@ -69,7 +73,9 @@ void backward_planar(const Layout& g, const Layout& in, T* grad_x, Backward<A>& 
         to.set(c, s.grad, s.grad_x_hat);
       },
       [&](const Part& p) {
-        if (grad_x && to.training) gradient(p);
+        if (grad_x && to.training)
+          k.planar_gradient(planes<T>(g, p), planes<T>(in, p), planes(grad_x, chunks, p), p.box,
+                            to.channels.from(p.c));
       });
 }
 
@@ -80,19 +86,20 @@ void backward_interleaved(const Layout& g, const Layout& in, T* grad_x, Backward
   const Blocks blocks(in, traffic(3 * in.bytes()));
   std::vector<double> partial(2 * blocks.count * C), total(2 * C);
   double* partial_x_hat = &partial[blocks.count * C];
-  const auto gradient = [&](int64_t, int64_t first, const Span& span) {
-    k.interleaved_gradient(rows<T>(g, first), rows<T>(in, first), grad_x + first * C, span,
-                           to.channels);
-  };
   blocks.forwards([&](int64_t b, int64_t first, const Span& span) {
     k.interleaved_gradient_sums(rows<T>(g, first), rows<T>(in, first), span, to.channels.hat,
                                 &partial[b * C], partial_x_hat + b * C);
-    if (grad_x && !to.training) gradient(b, first, span);
+    if (grad_x && !to.training)
+      k.interleaved_apply(rows<T>(g, first), grad_x + first * C, span, to.constant);
   });
   kernels<double>().add_partials(partial.data(), blocks.count, C, C, &total[0]);
   kernels<double>().add_partials(partial_x_hat, blocks.count, C, C, &total[C]);
   for_channels(C, [&](int64_t c) { to.set(c, total[c], total[C + c]); });
-  if (grad_x && to.training) blocks.backwards(gradient);
+  if (!grad_x || !to.training) return;
+  blocks.backwards([&](int64_t, int64_t first, const Span& span) {
+    k.interleaved_gradient(rows<T>(g, first), rows<T>(in, first), grad_x + first * C, span,
+                           to.channels);
+  });
 }
 
 Tensor sums_like(const Tensor* like, const std::vector<double>& sums) {
