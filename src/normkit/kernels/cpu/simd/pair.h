@@ -64,13 +64,6 @@ inline Pair load_as(const bfloat16* p, Twice width) {
 // A bfloat16 in the lower half of each lane.
 inline __m512i rounded_bits(Vec<float> v) { return (__m512i)widen(encode_in_integers(v)); }
 
-inline void store_to_line(void* p, __m512i line, Constant<Traffic::streamed>) {
-  _mm512_stream_si512((__m512i*)p, line);
-}
-inline void store_to_line(void* p, __m512i line, Constant<Traffic::cached>) {
-  _mm512_storeu_si512(p, line);
-}
-
 template <Traffic kTraffic>
 NORMKIT_INLINE inline void store_to(bfloat16* p, const Pair& v, Twice) {
   constexpr int kSubnormal = 0x20;  // which the instruction takes for zero
@@ -87,7 +80,7 @@ NORMKIT_INLINE inline void store_to(bfloat16* p, const Pair& v, Twice) {
     line = _mm512_or_si512(rounded_bits(v.even),
                            _mm512_maskz_slli_epi32(0xffff, rounded_bits(v.odd), 16));
   }
-  store_to_line(p, line, Constant<kTraffic>{});
+  kTraffic == Traffic::streamed ? write_past(p, line) : write(p, line);
 }
 
 // Floats that belong to a pair, which lie in their natural order.
