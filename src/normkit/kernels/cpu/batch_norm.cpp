@@ -1,6 +1,8 @@
 // BatchNorm forward: statistics and apply in training, apply alone in inference.
 #include "batch_norm.h"
 
+#include <atomic>
+
 namespace normkit {
 namespace {
 
@@ -11,69 +13,92 @@ constexpr int64_t kFew = 256;
 // channel that misses is soon summed again; of interleaved ones hardly any may miss.
 constexpr int64_t kSamples = 8, kSampledRows = 32;
 
-// What a channel is normalised with: its statistics and their use.
+// What every channel is normalised with, and what that is made of.
 template <class T, class A = accumulate_t<T>>
-struct Channels {
-  const Vector<A> weight, bias;
-  PerChannel<A, 4> numbers;
-  PerChannel<double, 3> exact;  // mean, scale, bias
-  Apply<A*> apply;
-  double eps;
-  std::optional<Statistics<A>> statistics;
-
+class Channels {
+ public:
   Channels(const Tensor* weight, const Tensor* bias, int64_t channels, double eps)
-      : weight(weight, "weight", channels),
-        bias(bias, "bias", channels),
-        numbers(channels),
-        exact(channels),
-        apply{numbers[0], numbers[1], numbers[2], numbers[3]},
-        eps(eps) {}
+      : channels_(channels),
+        weight_(weight, "weight", channels),
+        bias_(bias, "bias", channels),
+        shift_(channels),
+        moments_(channels),
+        numbers_(channels),
+        from_{shift_.data(), {moments_[0], moments_[1]}, weight_.get(), bias_.get(), eps},
+        to_{{numbers_[0], numbers_[1], numbers_[2], numbers_[3]}, {}} {}
 
-  void set(int64_t c, Mean<A> m, double variance) {
-    const double rstd = 1.0 / std::sqrt(variance + eps);
-    const double scale = rstd * (weight.get() ? double(weight.get()[c]) : 1.0);
-    const double shift = bias.get() ? double(bias.get()[c]) : 0.0;
-    apply.mean[c] = m.mean;
-    apply.bias[c] = A(shift - double(m.residual) * scale);
-    std::tie(apply.scale[c], apply.scale_rest[c]) = split_scale<A>(scale);
-    if (statistics) statistics->set(c, m, variance, rstd);
-    exact[0][c] = double(m.mean) + double(m.residual);
-    exact[1][c] = scale;
-    exact[2][c] = shift;
+  void keep(const Tensor& statistics) { to_.statistics = statistics_of<A>(statistics, channels_); }
+  A* shift() { return shift_.data(); }
+  ChannelMoments moments() { return from_.moments; }
+  double eps() const { return from_.eps; }
+  Apply<const A*> apply() const {
+    const auto& a = to_.apply;
+    return {a.mean, a.scale, a.scale_rest, a.bias};
   }
 
-  // Whether a step in float would leave its range, though the result may not.
-  bool beyond_float(int64_t c) {
-    const double size = std::abs(exact[1][c]);
-    return sizeof(A) == sizeof(float) && size != 0 &&
-           !(std::abs(exact[0][c]) < 1e30 && size > 1e-30 && size < 1e30);
+  // From the moments of channels [begin, end) to their numbers.
+  void set(int64_t begin, int64_t end) {
+    if (!kernels<T>().channel_numbers(from_, to_, begin, end)) beyond_float_ = true;
   }
 
-  Apply<const A*> all() const { return {apply.mean, apply.scale, apply.scale_rest, apply.bias}; }
+  // f(c, mean, scale, bias) for the channels where a step in float would leave its range, though
+  // the result may not. They are rare.
+  template <class F>
+  void for_beyond_float(const F& f) const {
+    for (int64_t c = 0; beyond_float_ && c < channels_; ++c) {
+      const double mean = double(shift_[c]) + from_.moments.mean[c];
+      const double scale = (from_.weight ? double(from_.weight[c]) : 1.0) /
+                           std::sqrt(from_.moments.variance[c] + from_.eps);
+      const double size = std::abs(scale);
+      if (size == 0 || (std::abs(mean) < 1e30 && size > 1e-30 && size < 1e30)) continue;
+      f(c, mean, scale, from_.bias ? double(from_.bias[c]) : 0.0);
+    }
+  }
+
+ private:
+  int64_t channels_;
+  Vector<A> weight_, bias_;
+  std::vector<A> shift_;
+  PerChannel<double, 2> moments_;
+  PerChannel<A, 4> numbers_;
+  ChannelSources<A> from_;
+  ChannelNumbers<A> to_;
+  std::atomic<bool> beyond_float_ = false;
 };
 
-// A channel's moments, of sums relative to a shift.
-struct Moments {
-  double mean;  // relative to the shift
-  double variance;
+// The sums of every channel of a batch, and what they are worth.
+template <class T, class A = accumulate_t<T>>
+class Totals {
+ public:
+  Totals(const Layout& in, Channels<T>& channels)
+      : exact(in.rows() < kFew), count_(double(in.rows())), to_(channels), numbers_(in.channels) {}
 
-  Moments(const Sums& s, double count)
-      : mean(s.sum / count), variance(s.squares / count - mean * mean) {
-    if (variance < 0) variance = 0;
+  const bool exact;  // whether they were summed in double
+
+  ChannelSums sums() { return {numbers_[0], numbers_[1], numbers_[2]}; }
+  // From sums to moments; whether all of channels [begin, end) can be relied on.
+  bool conclude(int64_t begin, int64_t end) { return conclude(begin, end, exact); }
+  // As conclude, of a channel: if not, its sums must be taken again, in double and relative to
+  // another shift.
+  bool relied_on(int64_t c) {
+    if (conclude(c, c + 1)) return true;
+    A& shift = to_.shift()[c];
+    const A better = A(double(shift) + to_.moments().mean[c]);
+    shift = std::isfinite(better) ? better : std::isfinite(shift) ? shift : A(0);
+    return false;
+  }
+  void conclude_again(int64_t c) { conclude(c, c + 1, true); }
+
+ private:
+  double count_;
+  Channels<T>& to_;
+  PerChannel<double, 3> numbers_;
+
+  bool conclude(int64_t begin, int64_t end, bool exactly) {
+    return kernels<T>().channel_moments(sums(), count_, to_.eps(), exactly, to_.moments(), begin,
+                                        end);
   }
 };
-
-// Whether sums are right: float held the squares, the shift was near enough that they do not cancel
-// (in double, 2^20 variances off, they keep 2^-32), and float32, whose last place shows it, has no
-// few squares that are most of the sum.
-template <class T>
-bool sound(const Sums& s, const Moments& m, double eps, bool exact) {
-  const bool held =
-      sizeof(T) == sizeof(double) || (m.variance < 1e37 && (m.variance > 1e-25 || eps > 1e-25));
-  const double slack = exact && sizeof(T) != sizeof(double) ? 0x1p20 : 1;
-  return held && std::isfinite(m.variance) && m.mean * m.mean <= slack * m.variance &&
-         (sizeof(T) != sizeof(float) || even(s.peak, s.squares));
-}
 
 template <class T, class A = accumulate_t<T>>
 A rough_mean(const Layout& in, int64_t c) {
@@ -87,22 +112,13 @@ A rough_mean(const Layout& in, int64_t c) {
 }
 
 template <class T, class A = accumulate_t<T>>
-std::vector<A> rough_means(const Layout& in, int64_t most) {
+void set_rough_means(const Layout& in, int64_t most, A* means) {
   const int64_t samples = std::min(most, in.rows()), step = in.rows() / samples;
-  std::vector<A> means(in.channels);
-  std::vector<double> sum(3 * in.channels);
+  PerChannel<double, 3> sums(in.channels);
   kernels<T>().interleaved_sums({in.tensor->template data<T>(), step * in.stride_row},
-                                {samples, in.channels, Traffic::cached}, means.data(), false,
-                                &sum[0], &sum[in.channels], &sum[2 * in.channels]);
-  for (int64_t c = 0; c < in.channels; ++c) means[c] = A(sum[c] / double(samples));
-  return means;
-}
-
-// What sums are taken relative to where the first try failed.
-template <class A>
-A better_shift(A shift, double mean) {
-  const A better = A(double(shift) + mean);
-  return std::isfinite(better) ? better : std::isfinite(shift) ? shift : A(0);
+                                {samples, in.channels, Traffic::cached}, means, false, sums[0],
+                                sums[1], sums[2]);
+  for (int64_t c = 0; c < in.channels; ++c) means[c] = A(sums[0][c] / double(samples));
 }
 
 template <class T, class A = accumulate_t<T>>
@@ -112,57 +128,56 @@ void train_planar(const Layout& in, const Tensor& y, Channels<T>& channels) {
   const int64_t C = in.channels;
   T* out = y.template mutable_data<T>();
   std::vector<Sums> partial(C * chunks.count);
-  std::vector<A> shift(C);
+  Totals<T> totals(in, channels);
+  A* shift = channels.shift();
   const auto sum = [&](int64_t i, const Part& p, bool exact) {
     k.planar_sums(planes<T>(in, p), p.box, &shift[p.c], exact, &partial[i * C + p.c]);
   };
-  const auto total = [&](int64_t c) {
+  const auto add_up = [&](int64_t c) {
     Sums s{};
     for (int64_t i = 0; i < chunks.count; ++i) {
       const Sums& part = partial[i * C + c];
       s = {s.sum + part.sum, s.squares + part.squares, std::max(s.peak, part.peak)};
     }
-    return s;
+    const ChannelSums to = totals.sums();
+    to.sum[c] = s.sum, to.squares[c] = s.squares, to.peak[c] = s.peak;
   };
-  const double count = double(in.rows());
+  const auto again = [&](int64_t c) {
+    if (totals.relied_on(c)) return;
+    for (int64_t i = 0; i < chunks.count; ++i) sum(i, chunks.at(i, c, 1), true);
+    add_up(c);
+    totals.conclude_again(c);
+  };
   by_channels(
       chunks, sizeof(T), [&](int64_t c) { shift[c] = rough_mean<T>(in, c); },
-      [&](int64_t i, const Part& p) { sum(i, p, in.rows() < kFew); },
-      [&](int64_t c) {
-        const Sums sums = total(c);
-        Moments m(sums, count);
-        if (!sound<T>(sums, m, channels.eps, in.rows() < kFew)) {
-          shift[c] = better_shift(shift[c], m.mean);
-          for (int64_t i = 0; i < chunks.count; ++i) sum(i, chunks.at(i, c, 1), true);
-          m = Moments(total(c), count);
-        }
-        channels.set(c, split_mean<A>(shift[c], m.mean), m.variance);
+      [&](int64_t i, const Part& p) { sum(i, p, totals.exact); },
+      [&](int64_t begin, int64_t end) {
+        for (int64_t c = begin; c < end; ++c) add_up(c);
+        if (!totals.conclude(begin, end))
+          for (int64_t c = begin; c < end; ++c) again(c);
+        channels.set(begin, end);
       },
       [&](const Part& p) {
-        k.planar_apply(planes<T>(in, p), planes(out, chunks, p), p.box, channels.all().from(p.c));
+        k.planar_apply(planes<T>(in, p), planes(out, chunks, p), p.box, channels.apply().from(p.c));
       });
 }
 
 // The channels that float cannot hold, once more in double: one element at a time, for they are
 // rare.
 template <class T>
-void redo_beyond_float(const Layout& in, const Tensor& y, Channels<T>& channels) {
+void redo_beyond_float(const Layout& in, const Tensor& y, const Channels<T>& channels) {
   const T* x = in.tensor->template data<T>();
   auto* out = y.template mutable_data<decltype(rounded(T{}, 0))>();
-  const auto redo = [&](int64_t c, int64_t n, int64_t s) {
-    const int64_t row = n * in.positions + s;
-    const int64_t from =
-        in.interleaved ? row * in.stride_row + c : n * in.stride_n + c * in.stride_c + s;
-    const int64_t to =
-        in.interleaved ? row * in.channels + c : (n * in.channels + c) * in.positions + s;
-    out[to] = rounded(T{}, (element(x + from) - channels.exact[0][c]) * channels.exact[1][c] +
-                               channels.exact[2][c]);
-  };
-  for (int64_t c = 0; c < in.channels; ++c) {
-    if (!channels.beyond_float(c)) continue;
-    for (int64_t n = 0; n < in.batch; ++n)
-      for (int64_t s = 0; s < in.positions; ++s) redo(c, n, s);
-  }
+  channels.for_beyond_float([&](int64_t c, double mean, double scale, double bias) {
+    for (int64_t row = 0; row < in.rows(); ++row) {
+      const int64_t n = row / in.positions, s = row % in.positions;
+      const int64_t from =
+          in.interleaved ? row * in.stride_row + c : n * in.stride_n + c * in.stride_c + s;
+      const int64_t to =
+          in.interleaved ? row * in.channels + c : (n * in.channels + c) * in.positions + s;
+      out[to] = rounded(T{}, (element(x + from) - mean) * scale + bias);
+    }
+  });
 }
 
 template <class T>
@@ -171,70 +186,52 @@ void apply_interleaved(const Layout& in, const Tensor& y, const Channels<T>& cha
   T* out = y.template mutable_data<T>();
   blocks.backwards([&](int64_t, int64_t first, const Span& span) {
     kernels<T>().interleaved_apply(rows<T>(in, first), out + first * in.channels, span,
-                                   channels.all());
+                                   channels.apply());
   });
 }
 
-// The sums of every channel of interleaved data.
+// The sums of every channel of interleaved data, block by block.
 class InterleavedSums {
  public:
-  InterleavedSums(const Blocks& blocks)
-      : channels_(blocks.channels),
-        numbers_(std::make_unique_for_overwrite<double[]>(3 * channels_)),
-        partial_(std::make_unique_for_overwrite<double[]>(3 * blocks.count * channels_)) {}
+  explicit InterleavedSums(const Blocks& blocks)
+      : blocks_(blocks), partial_(blocks.count * blocks.channels) {}
 
   template <class T, class A>
-  void add_up(const Layout& in, const Blocks& blocks, const A* shift, bool exact) {
-    const int64_t C = channels_, size = blocks.count * C;
-    double *sums = partial_.get(), *squares = sums + size, *peaks = squares + size;
-    blocks.forwards([&](int64_t b, int64_t first, const Span& span) {
-      kernels<T>().interleaved_sums(rows<T>(in, first), span, shift, exact, sums + b * C,
-                                    squares + b * C, peaks + b * C);
+  void add_up(const Layout& in, const A* shift, bool exact, const ChannelSums& to) {
+    const int64_t C = blocks_.channels;
+    blocks_.forwards([&](int64_t b, int64_t first, const Span& span) {
+      kernels<T>().interleaved_sums(rows<T>(in, first), span, shift, exact, partial_[0] + b * C,
+                                    partial_[1] + b * C, partial_[2] + b * C);
     });
-    kernels<double>().add_partials(sums, blocks.count, C, C, &numbers_[0]);
-    kernels<double>().add_partials(squares, blocks.count, C, C, &numbers_[C]);
-    double* largest = &numbers_[2 * C];
-    std::copy_n(peaks, C, largest);
-    for (int64_t b = 1; b < blocks.count; ++b)
-      for (int64_t c = 0; c < C; ++c) largest[c] = std::max(largest[c], peaks[b * C + c]);
-  }
-
-  Sums operator[](int64_t c) const {
-    return {numbers_[c], numbers_[channels_ + c], numbers_[2 * channels_ + c]};
+    kernels<double>().add_partials(partial_[0], blocks_.count, C, C, to.sum);
+    kernels<double>().add_partials(partial_[1], blocks_.count, C, C, to.squares);
+    std::copy_n(partial_[2], C, to.peak);
+    for (int64_t b = 1; b < blocks_.count; ++b)
+      for (int64_t c = 0; c < C; ++c) to.peak[c] = std::max(to.peak[c], partial_[2][b * C + c]);
   }
 
  private:
-  int64_t channels_;
-  std::unique_ptr<double[]> numbers_, partial_;
+  const Blocks& blocks_;
+  PerChannel<double, 3> partial_;
 };
 
 template <class T, class A = accumulate_t<T>>
 void train_interleaved(const Layout& in, const Tensor& y, Channels<T>& channels) {
   const int64_t C = in.channels;
-  const double count = double(in.rows());
-  const bool few = in.rows() < kFew;
   const Blocks blocks(in, traffic(4 * in.bytes()));
-  std::vector<A> shift = rough_means<T>(in, few ? 1 : kSampledRows);
   InterleavedSums sums(blocks);
-  const auto set = [&](int64_t c, const Moments& m) {
-    channels.set(c, split_mean<A>(shift[c], m.mean), m.variance);
-  };
-  sums.add_up<T>(in, blocks, shift.data(), few);
-  std::vector<char> again(C);
-  for_channels(C, [&](int64_t c) {
-    const Moments m(sums[c], count);
-    again[c] = !sound<T>(sums[c], m, channels.eps, few);
-    if (again[c])
-      shift[c] = better_shift(shift[c], m.mean);
-    else
-      set(c, m);
-  });
-  if (std::find(again.begin(), again.end(), 1) != again.end()) {
-    // Only the channels that need it take the second result: none sees another's data.
-    sums.add_up<T>(in, blocks, shift.data(), true);
+  Totals<T> totals(in, channels);
+  set_rough_means<T>(in, totals.exact ? 1 : kSampledRows, channels.shift());
+  sums.add_up<T>(in, channels.shift(), totals.exact, totals.sums());
+  if (!totals.conclude(0, C)) {
+    std::vector<int64_t> again;
     for (int64_t c = 0; c < C; ++c)
-      if (again[c]) set(c, Moments(sums[c], count));
+      if (!totals.relied_on(c)) again.push_back(c);
+    // Only the channels that need it take the second result: none sees another's data.
+    sums.add_up<T>(in, channels.shift(), true, totals.sums());
+    for (const int64_t c : again) totals.conclude_again(c);
   }
+  for_channels(C, [&](int64_t begin, int64_t end) { channels.set(begin, end); });
   apply_interleaved<T>(in, y, channels, blocks);
 }
 
@@ -253,7 +250,7 @@ std::tuple<Tensor, Tensor> batch_norm_train(const Tensor& x, const Tensor* weigh
     using A = accumulate_t<T>;
     statistics = zeros_if(x.numel() == 0, {4, in.channels}, scalar_type_of<A>());
     Channels<T> channels(weight, bias, in.channels, eps);
-    channels.statistics.emplace(statistics, in.channels);
+    channels.keep(statistics);
     if (x.numel() == 0) return;
     if (in.interleaved)
       train_interleaved<T>(in, y, channels);
@@ -283,12 +280,10 @@ Tensor apply_fixed(const Tensor& x, const Tensor& running_mean, const Tensor& ru
     Channels<T> channels(weight, bias, C, eps);
     const Vector<double> mean(&running_mean, "running_mean", C),
         var(&running_var, "running_var", C);
-    if (statistics) {
-      statistics->emplace(empty({4, C}, scalar_type_of<A>()));
-      channels.statistics.emplace(**statistics, C);
-    }
-    for_channels(
-        C, [&](int64_t c) { channels.set(c, split_mean<A>(mean.get()[c], 0), var.get()[c]); });
+    std::copy_n(mean.get(), C, channels.moments().mean);
+    std::copy_n(var.get(), C, channels.moments().variance);
+    if (statistics) channels.keep(statistics->emplace(empty({4, C}, scalar_type_of<A>())));
+    for_channels(C, [&](int64_t begin, int64_t end) { channels.set(begin, end); });
     if (x.numel() == 0) return;
     const Traffic way = traffic((statistics ? 4 : 2) * in.bytes());
     if (in.interleaved) {
@@ -304,7 +299,7 @@ Tensor apply_fixed(const Tensor& x, const Tensor& running_mean, const Tensor& ru
                  p.n = i / chunks.pieces;
                  p.box.batch = 1;
                  kernels<T>().planar_apply(planes<T>(in, p), planes(out, chunks, p), p.box,
-                                           channels.all());
+                                           channels.apply());
                }
              });
     redo_beyond_float<T>(in, y, channels);

@@ -68,8 +68,8 @@ Planes<T> planes(T* out, const Chunks& in, const Part& p) {
 
 // Stages of a training step: for groups of channels where there are channels enough for all threads
 // (a group's data is then still in cache for `second`), else chunk by chunk. `start` looks at a
-// channel, `first` leaves partial results for (chunk, channel) and `join` adds a channel's partials
-// in their order, so both ways give the same bits.
+// channel, `first` leaves partial results for (chunk, channel) and `join` adds the partials of
+// channels [begin, end) in their order, so both ways give the same bits.
 template <class Start, class First, class Join, class Second>
 void by_channels(const Chunks& chunks, int64_t element_size, const Start& start, const First& first,
                  const Join& join, const Second& second) {
@@ -85,7 +85,7 @@ void by_channels(const Chunks& chunks, int64_t element_size, const Start& start,
                         const int64_t n = std::min(size, C - c);
                         for (int64_t k = c; k < c + n; ++k) start(k);
                         for (int64_t i = 0; i < chunks.count; ++i) first(i, chunks.at(i, c, n));
-                        for (int64_t k = c; k < c + n; ++k) join(k);
+                        join(c, c + n);
                         second(chunks.samples(0, chunks.batch, c, n));
                       }
                     });
@@ -94,7 +94,7 @@ void by_channels(const Chunks& chunks, int64_t element_size, const Start& start,
   parallel(C * chunks.count, cost / chunks.count, chunks.traffic, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) first(i / C, chunks.at(i / C, i % C, 1));
   });
-  for (int64_t c = 0; c < C; ++c) join(c);
+  join(0, C);
   parallel(chunks.batch, C * chunks.positions, chunks.traffic,
            [&](int64_t begin, int64_t end) { second(chunks.samples(begin, end - begin, 0, C)); });
 }
@@ -159,41 +159,16 @@ class PerChannel {
   std::unique_ptr<A[]> numbers_;
 };
 
-// f(c) for every channel. A root and a division cost as much as some 32 elements.
+// f(begin, end) over all channels. A root and a division cost as much as some 8 elements.
 template <class F>
 void for_channels(int64_t channels, const F& f) {
-  parallel(channels, 32, [&](int64_t begin, int64_t end) {
-    for (int64_t c = begin; c < end; ++c) f(c);
-  });
+  parallel(channels, 8, f);
 }
 
 template <class A>
-struct Statistics {
-  A *rstd, *mean, *residual, *var;
-
-  Statistics(const Tensor& t, int64_t channels)
-      : rstd(t.template mutable_data<A>()),
-        mean(rstd + channels),
-        residual(mean + channels),
-        var(residual + channels) {}
-
-  void set(int64_t c, Mean<A> m, double variance, double rstd_c) {
-    mean[c] = m.mean;
-    residual[c] = m.residual;
-    var[c] = A(variance);
-    rstd[c] = A(rstd_c);
-  }
-};
-
-// A scale as what A holds of it and the rest. Rounded towards zero, so that both have one sign and
-// infinity times them, too.
-template <class A>
-std::pair<A, A> split_scale(double scale) {
-  A part = A(scale);
-  if constexpr (sizeof(A) == sizeof(float))
-    if (part != 0 && std::abs(double(part)) >= std::abs(scale))
-      part = std::bit_cast<float>(std::bit_cast<uint32_t>(part) - 1);  // the next towards zero
-  return {part, A(scale - double(part))};
+ChannelStatistics<A> statistics_of(const Tensor& t, int64_t channels) {
+  A* rstd = t.template mutable_data<A>();
+  return {rstd, rstd + channels, rstd + 2 * channels, rstd + 3 * channels};
 }
 
 inline void check_per_channel(const Tensor* t, const char* name, const Tensor& x) {

@@ -8,42 +8,47 @@ namespace {
 // the statistics are constants it is gain * rstd * grad_y, whatever x is.
 template <class A>
 struct Backward {
-  Statistics<A> stats;
+  ChannelStatistics<A> stats;
   const A* weight;
   PerChannel<A, 4> numbers;
+  PerChannel<double, 2> sums;  // the gradients of bias and weight
   Gradient<const A*> channels;
   Apply<const A*> constant;
-  std::vector<double> grad, grad_x_hat;  // sums: the gradients of bias and weight
-  bool training;
-  double count;
+  bool training, sums_wanted;
+  double inverse_count;
 
   Backward(const Tensor& statistics, const Vector<A>& weight, int64_t channels, bool training,
-           double count)
-      : stats(statistics, channels),
+           bool sums_wanted, double count)
+      : stats(statistics_of<A>(statistics, channels)),
         weight(weight.get()),
         numbers(channels),
+        sums(channels),
         channels{{stats.mean, stats.rstd, numbers[0]}, numbers[1], numbers[2], numbers[3]},
         constant{numbers[3], numbers[1], numbers[2], numbers[3]},
-        grad(channels),
-        grad_x_hat(channels),
         training(training),
-        count(count) {
-    for (int64_t c = 0; c < channels; ++c)
+        sums_wanted(training || sums_wanted),
+        inverse_count(1.0 / count) {
+    for (int64_t c = 0; c < channels; ++c) {
+      const double scale = this->scale(c);
       numbers[0][c] = A(-double(stats.residual[c]) * double(stats.rstd[c]));
-    for (int64_t c = 0; !training && c < channels; ++c) set(c, 0, 0);
+      // Where it is kept in two parts, both of one sign: infinity times them is infinity.
+      numbers[1][c] = A(training || sizeof(A) > sizeof(float) ? scale : scale * (1 - 0x1p-24));
+      numbers[2][c] = A(scale - double(numbers[1][c]));
+      numbers[3][c] = 0;
+      sums[0][c] = sums[1][c] = 0;  // of no elements
+    }
   }
 
-  void set(int64_t c, double sum, double sum_x_hat) {
-    const double scale = double(stats.rstd[c]) * (weight ? double(weight[c]) : 1.0);
-    grad[c] = sum;
-    grad_x_hat[c] = sum_x_hat;
-    if (training) {
-      numbers[1][c] = A(scale);
-      numbers[2][c] = A(-scale * sum_x_hat / count);
-      numbers[3][c] = A(-scale * sum / count);
-    } else {
-      std::tie(numbers[1][c], numbers[2][c]) = split_scale<A>(scale);
-      numbers[3][c] = 0;
+  double scale(int64_t c) const {
+    return double(stats.rstd[c]) * (weight ? double(weight[c]) : 1.0);
+  }
+
+  // What the sums of channels [begin, end) make of their gradient.
+  void set(int64_t begin, int64_t end) {
+    for (int64_t c = begin; training && c < end; ++c) {
+      const double shared = -scale(c) * inverse_count;
+      numbers[2][c] = A(shared * sums[1][c]);
+      numbers[3][c] = A(shared * sums[0][c]);
     }
   }
 };
@@ -59,18 +64,20 @@ void backward_planar(const Layout& g, const Layout& in, T* grad_x, Backward<A>& 
   by_channels(
       chunks, 2 * sizeof(T), [](int64_t) {},
       [&](int64_t i, const Part& p) {
-        k.planar_gradient_sums(planes<T>(g, p), planes<T>(in, p), p.box, to.channels.hat.from(p.c),
-                               &partial[i * C + p.c]);
+        if (to.sums_wanted)
+          k.planar_gradient_sums(planes<T>(g, p), planes<T>(in, p), p.box,
+                                 to.channels.hat.from(p.c), &partial[i * C + p.c]);
         if (grad_x && !to.training)
           k.planar_apply(planes<T>(g, p), planes(grad_x, chunks, p), p.box, to.constant.from(p.c));
       },
-      [&](int64_t c) {
-        GradientSums s{};
-        for (int64_t i = 0; i < chunks.count; ++i) {
-          s.grad += partial[i * C + c].grad;
-          s.grad_x_hat += partial[i * C + c].grad_x_hat;
+      [&](int64_t begin, int64_t end) {
+        for (int64_t c = begin; c < end; ++c) {
+          for (int64_t i = 0; i < chunks.count; ++i) {
+            to.sums[0][c] += partial[i * C + c].grad;
+            to.sums[1][c] += partial[i * C + c].grad_x_hat;
+          }
         }
-        to.set(c, s.grad, s.grad_x_hat);
+        to.set(begin, end);
       },
       [&](const Part& p) {
         if (grad_x && to.training)
@@ -84,27 +91,28 @@ void backward_interleaved(const Layout& g, const Layout& in, T* grad_x, Backward
   const auto& k = kernels<T>();
   const int64_t C = in.channels;
   const Blocks blocks(in, traffic(3 * in.bytes()));
-  std::vector<double> partial(2 * blocks.count * C), total(2 * C);
-  double* partial_x_hat = &partial[blocks.count * C];
+  PerChannel<double, 2> partial(blocks.count * C);
   blocks.forwards([&](int64_t b, int64_t first, const Span& span) {
-    k.interleaved_gradient_sums(rows<T>(g, first), rows<T>(in, first), span, to.channels.hat,
-                                &partial[b * C], partial_x_hat + b * C);
+    if (to.sums_wanted)
+      k.interleaved_gradient_sums(rows<T>(g, first), rows<T>(in, first), span, to.channels.hat,
+                                  partial[0] + b * C, partial[1] + b * C);
     if (grad_x && !to.training)
       k.interleaved_apply(rows<T>(g, first), grad_x + first * C, span, to.constant);
   });
-  kernels<double>().add_partials(partial.data(), blocks.count, C, C, &total[0]);
-  kernels<double>().add_partials(partial_x_hat, blocks.count, C, C, &total[C]);
-  for_channels(C, [&](int64_t c) { to.set(c, total[c], total[C + c]); });
+  if (to.sums_wanted)
+    for (int s = 0; s < 2; ++s)
+      kernels<double>().add_partials(partial[s], blocks.count, C, C, to.sums[s]);
   if (!grad_x || !to.training) return;
+  for_channels(C, [&](int64_t begin, int64_t end) { to.set(begin, end); });
   blocks.backwards([&](int64_t, int64_t first, const Span& span) {
     k.interleaved_gradient(rows<T>(g, first), rows<T>(in, first), grad_x + first * C, span,
                            to.channels);
   });
 }
 
-Tensor sums_like(const Tensor* like, const std::vector<double>& sums) {
+Tensor sums_like(const Tensor* like, int64_t channels, const double* sums) {
   Tensor grad = empty(like->sizes(), like->scalar_type());
-  fill(grad, int64_t(sums.size()), [&](int64_t i) { return sums[i]; });
+  fill(grad, channels, [&](int64_t c) { return sums[c]; });
   return grad;
 }
 
@@ -129,12 +137,14 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_bwd(const Tensor& grad_y, const Te
     const Saved saved(statistics, scalar_type_of<A>());
     STD_TORCH_CHECK(saved.channels() == in.channels, "normkit: statistics are not the input's");
     const Vector<A> gain(weight, "weight", in.channels);
-    Backward<A> to(saved.get(), gain, in.channels, training, double(in.rows()));
+    const bool weight_wanted = weight && weight_grad, bias_wanted = bias && bias_grad;
+    Backward<A> to(saved.get(), gain, in.channels, training, weight_wanted || bias_wanted,
+                   double(in.rows()));
     T* out = input_grad ? std::get<0>(result).template mutable_data<T>() : nullptr;
     if (x.numel() > 0 && in.interleaved) backward_interleaved<T>(g, in, out, to);
     if (x.numel() > 0 && !in.interleaved) backward_planar<T>(g, in, out, to);
-    if (weight_grad && weight) std::get<1>(result) = sums_like(weight, to.grad_x_hat);
-    if (bias_grad && bias) std::get<2>(result) = sums_like(bias, to.grad);
+    if (weight_wanted) std::get<1>(result) = sums_like(weight, in.channels, to.sums[1]);
+    if (bias_wanted) std::get<2>(result) = sums_like(bias, in.channels, to.sums[0]);
   });
   return result;
 }

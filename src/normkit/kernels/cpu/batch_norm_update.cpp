@@ -54,7 +54,7 @@ void batch_norm_update(const Tensor* running_mean, const Tensor* running_var,
   const double factor = momentum ? *momentum : 1.0 / double(*batches + 1);
   with_type(type, "statistics", [&](auto element) {
     using A = accumulate_t<decltype(element)>;
-    const Statistics<A> s(saved.get(), channels);
+    const auto s = statistics_of<A>(saved.get(), channels);
     const double unbiased = double(count) / double(count - 1);
     const auto mean =
         moved(running_mean, channels, factor, [&](int64_t c) { return double(s.mean[c]); });

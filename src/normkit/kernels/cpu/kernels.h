@@ -123,6 +123,20 @@ struct GradientSums {
   double grad_x_hat;  // sum of grad_y * x_hat
 };
 
+// The sums of every channel, and the moments that follow; the mean is relative to the shift.
+struct ChannelSums {
+  double *sum, *squares, *peak;
+};
+struct ChannelMoments {
+  double *mean, *variance;
+};
+
+// What is kept of every channel for the backward pass and the running statistics.
+template <class A>
+struct ChannelStatistics {
+  A *rstd, *mean, *residual, *var;
+};
+
 // The numbers of every channel. N is a pointer to one per channel; inside a kernel, a vector.
 
 // y = (x - mean) * (scale + scale_rest) + bias; scale_rest is what rounding the scale lost.
@@ -149,6 +163,21 @@ struct Gradient {
   NORMKIT_INLINE Gradient from(int64_t c) const {
     return {hat.from(c), scale + c, pull + c, shift + c};
   }
+};
+
+// What the numbers a channel is normalised with are made of. No weight is a weight of one.
+template <class A>
+struct ChannelSources {
+  const A* shift;
+  ChannelMoments moments;
+  const A *weight, *bias;
+  double eps;
+};
+// Where they go to. Statistics may be wanted, or be null.
+template <class A>
+struct ChannelNumbers {
+  Apply<A*> apply;
+  ChannelStatistics<A> statistics;
 };
 
 // Planar data, or a part of it: element (n, c, s) at data[n * stride_n + c * stride_c + s].
@@ -184,6 +213,15 @@ struct Kernels {
   void (*row_forward)(const RowForward<T>&, int64_t begin, int64_t end);
   // Handles row blocks [begin, end), block b being rows [b * block_rows, (b + 1) * block_rows).
   void (*row_backward)(const RowBackward<T>&, int64_t begin, int64_t end);
+
+  // The moments of channels [begin, end) of `count` elements each. Whether all of them can be
+  // relied on: float held the squares, the shift was near enough for them not to cancel, and no few
+  // of them are most of the sum. exact: every step was in double.
+  bool (*channel_moments)(ChannelSums sums, double count, double eps, bool exact,
+                          ChannelMoments moments, int64_t begin, int64_t end);
+  // What channels [begin, end) are normalised with. Whether float can hold every step of it.
+  bool (*channel_numbers)(const ChannelSources<A>& from, const ChannelNumbers<A>& to, int64_t begin,
+                          int64_t end);
 
   // Sums are one per channel. exact: every step in double.
   void (*planar_sums)(Planes<const T> x, Box box, const A* shift, bool exact, Sums* sums);

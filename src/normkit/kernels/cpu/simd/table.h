@@ -2,6 +2,7 @@
 #pragma once
 
 #include "channel_norm.h"
+#include "channel_numbers.h"
 #include "floor.h"
 #include "row_backward.h"
 #include "row_forward.h"
@@ -22,6 +23,8 @@ constexpr Kernels<T> make_table() {
       &add_partials<accumulate_t<T>>,
       &row_forward<T>,
       &row_backward<T>,
+      &channel_moments<T>,
+      &channel_numbers<accumulate_t<T>>,
       &planar_sums<T>,
       &planar_apply<T>,
       &planar_gradient_sums<T>,

@@ -1,0 +1,111 @@
+// What BatchNorm works out once for every channel: its moments, and what it is normalised with. A
+// root and a division take as long as some thirty elements, so channels go by vectors, too.
+#pragma once
+
+#include "loops.h"
+
+namespace normkit::NORMKIT_ISA {
+
+inline Vec<double> root(Vec<double> v) {
+#if defined(__AVX512F__) && NORMKIT_VECTOR_BYTES == 64
+  return (Vec<double>)_mm512_maskz_sqrt_pd(0xff, (__m512d)v);
+#elif defined(__AVX2__) && NORMKIT_VECTOR_BYTES == 32
+  return (Vec<double>)_mm256_sqrt_pd((__m256d)v);
+#elif defined(__SSE2__) && NORMKIT_VECTOR_BYTES == 16
+  return (Vec<double>)_mm_sqrt_pd((__m128d)v);
+#else
+  for (int i = 0; i < kLanes<double>; ++i) v[i] = __builtin_sqrt(v[i]);
+  return v;
+#endif
+}
+inline Vec<double> magnitude(Vec<double> v) { return larger(v, -v); }
+
+// A vector of doubles rounded to A.
+template <class A>
+using Rounded = typename vector_of<A, kLanes<double>>::type;
+template <class A>
+inline Rounded<A> rounded(Vec<double> v) {
+  return __builtin_convertvector(v, Rounded<A>);
+}
+template <class V>
+inline Vec<double> in_double(V v) {
+  return __builtin_convertvector(v, Vec<double>);
+}
+template <class A, class V>
+inline void store_rounded(A* to, V v, Full) {
+  write(to, v);
+}
+template <class A, class V>
+inline void store_rounded(A* to, V v, Part part) {
+  write_part(to, v, part.n);
+}
+
+// Lanes of comparisons, counted.
+template <class Lanes, class W>
+NORMKIT_INLINE inline Vec<double> count_of(Lanes lanes, W width) {
+  return keep<double>(lanes ? broadcast(1.0) : Vec<double>{}, width);
+}
+
+template <class T>
+bool channel_moments(ChannelSums sums, double count, double eps, bool exact, ChannelMoments moments,
+                     int64_t begin, int64_t end) {
+  constexpr bool kDouble = sizeof(T) == sizeof(double), kFloat = sizeof(T) == sizeof(float);
+  // What float can hold of squares, and of small ones beside eps.
+  const double most = kDouble ? __DBL_MAX__ : 1e37, least = kDouble || eps > 1e-25 ? -1 : 1e-25;
+  // In double, sums of squares 2^20 times what is left of them keep 2^-32.
+  const double slack = exact && !kDouble ? 0x1p20 : 1;
+  Vec<double> unsound{};
+  sweep<double>(begin, end, [&](int, int64_t c, auto width) NORMKIT_INLINE {
+    const Vec<double> squares = load(sums.squares + c, width);
+    const Vec<double> mean = load(sums.sum + c, width) / broadcast(count);
+    const Vec<double> variance =
+        larger(Vec<double>{}, squares / broadcast(count) - mean * mean);  // or not a number
+    store(moments.mean + c, mean, width);
+    store(moments.variance + c, variance, width);
+    auto sound = (variance <= most) & (variance > least) & (mean * mean <= slack * variance);
+    if (kFloat) sound &= 4 * load(sums.peak + c, width) <= squares;
+    unsound += count_of(~sound, width);
+  });
+  return add_lanes(unsound) == 0;
+}
+
+// y = (x - mean) * scale + bias, in A, with what rounding the mean and the scale loses beside them.
+template <class A>
+bool channel_numbers(const ChannelSources<A>& from, const ChannelNumbers<A>& to, int64_t begin,
+                     int64_t end) {
+  const bool keep_statistics = to.statistics.rstd != nullptr;
+  Vec<double> beyond{};
+  sweep<double>(begin, end, [&](int, int64_t c, auto width) NORMKIT_INLINE {
+    const Vec<double> shift = load_as<double>(from.shift + c, width);
+    const Vec<double> offset = load(from.moments.mean + c, width);
+    const Vec<double> variance = load(from.moments.variance + c, width);
+    const Vec<double> rstd = 1.0 / root(variance + from.eps);
+    const Vec<double> scale = from.weight ? rstd * load_as<double>(from.weight + c, width) : rstd;
+    const Vec<double> bias = from.bias ? load_as<double>(from.bias + c, width) : Vec<double>{};
+
+    // The exact sum of shift and offset, by Knuth's two-sum.
+    const Vec<double> sum = shift + offset, tail = sum - shift;
+    const Vec<double> lost = (shift - (sum - tail)) + (offset - tail);
+    const auto mean = rounded<A>(sum);
+    const Vec<double> residual = (sum - in_double(mean)) + lost;
+    // A little less than the scale, so that both parts have one sign and infinity times them, too.
+    const auto part = rounded<A>(sizeof(A) == sizeof(float) ? scale * (1 - 0x1p-24) : scale);
+
+    store_rounded(to.apply.mean + c, mean, width);
+    store_rounded(to.apply.scale + c, part, width);
+    store_rounded(to.apply.scale_rest + c, rounded<A>(scale - in_double(part)), width);
+    store_rounded(to.apply.bias + c, rounded<A>(bias - residual * scale), width);
+    if (keep_statistics) {
+      store_rounded(to.statistics.rstd + c, rounded<A>(rstd), width);
+      store_rounded(to.statistics.mean + c, mean, width);
+      store_rounded(to.statistics.residual + c, rounded<A>(residual), width);
+      store_rounded(to.statistics.var + c, rounded<A>(variance), width);
+    }
+    const Vec<double> size = magnitude(scale);
+    const auto held = (magnitude(sum) < 1e30) & (size > 1e-30) & (size < 1e30);
+    beyond += count_of(~held & (size != 0.0), width);
+  });
+  return sizeof(A) == sizeof(double) || add_lanes(beyond) == 0;
+}
+
+}  // namespace normkit::NORMKIT_ISA
