@@ -95,7 +95,8 @@ def test_row_norm_bwd(centred, outside, memory):
     for affine, wanted in zip(AFFINE, WANTED, strict=True):
         weight, bias = parameters(6, affine)
         _, statistics = OPERATORS.row_norm_fwd(x, weight, bias, 1e-5, centred, 1, outside, 0.5)
-        check(OPERATORS.row_norm_bwd, grad, x, statistics, weight, bias, centred, 1, outside, 0.5, *wanted)
+        rest = (1e-5, centred, 1, outside, 0.5, *wanted)
+        check(OPERATORS.row_norm_bwd, grad, x, statistics, weight, bias, *rest)
 
 
 @pytest.mark.parametrize("shape", [(0, 6), (4, 0), (6,)], ids=str)
@@ -141,7 +142,7 @@ def test_batch_norm_bwd(dtype, training, memory):
     for affine, wanted in zip(AFFINE, WANTED, strict=True):
         weight, bias = parameters(3, affine)
         _, statistics = OPERATORS.batch_norm_train(x, weight, bias, 1e-5)
-        check(OPERATORS.batch_norm_bwd, grad, x, statistics, weight, bias, training, *wanted)
+        check(OPERATORS.batch_norm_bwd, grad, x, statistics, weight, bias, 1e-5, training, *wanted)
 
 
 @EVERY_DTYPE
@@ -175,20 +176,20 @@ def refuses(operator, *arguments):
 def test_operators_called_wrongly_refuse():
     x, w = torch.randn(4, 3, 6), torch.ones(6)
     _, statistics = OPERATORS.row_norm_fwd(x, w, w, 1e-5, True)
-    rest = (True, 1, False, 0.0, True, True, True)
+    rest = (1e-5, True, 1, False, 0.0, True, True, True)
     for trailing in (0, -1, 4, 100):
         refuses(OPERATORS.layer_norm, x, None, None, 1e-5, trailing)
-        refuses(OPERATORS.row_norm_bwd, x, x, statistics, None, None, True, trailing, *rest[2:])
+        refuses(OPERATORS.row_norm_bwd, x, x, statistics, None, None, 1e-5, True, trailing, *rest[3:])
     refuses(OPERATORS.row_norm_bwd, x[:2], x, statistics, w, w, *rest)
     refuses(OPERATORS.row_norm_bwd, x.double(), x, statistics, w, w, *rest)
     refuses(OPERATORS.row_norm_bwd, x, x, statistics[:, :2], w, w, *rest)
     refuses(OPERATORS.row_norm_bwd, x, x, statistics.double(), w, w, *rest)
     refuses(OPERATORS.row_norm_bwd, x, x, statistics, w[:3], w, *rest)
     _, statistics = OPERATORS.batch_norm_train(x, None, None, 1e-5)
-    refuses(OPERATORS.batch_norm_bwd, x[:2], x, statistics, None, None, True, True, True, True)
-    refuses(OPERATORS.batch_norm_bwd, x, x, statistics[:3], None, None, True, True, True, True)
-    refuses(OPERATORS.batch_norm_bwd, x, x, statistics.half(), None, None, True, True, True, True)
-    refuses(OPERATORS.batch_norm_bwd, x, x, statistics, w, None, True, True, True, True)
+    refuses(OPERATORS.batch_norm_bwd, x[:2], x, statistics, None, None, 1e-5, True, True, True, True)
+    refuses(OPERATORS.batch_norm_bwd, x, x, statistics[:3], None, None, 1e-5, True, True, True, True)
+    refuses(OPERATORS.batch_norm_bwd, x, x, statistics.half(), None, None, 1e-5, True, True, True, True)
+    refuses(OPERATORS.batch_norm_bwd, x, x, statistics, w, None, 1e-5, True, True, True, True)
     refuses(OPERATORS.batch_norm, x, torch.zeros(2), torch.ones(3), None, None, 1e-5)
     refuses(OPERATORS.batch_norm, x[0, 0], torch.zeros(6), torch.ones(6), None, None, 1e-5)
     refuses(OPERATORS.batch_norm_update, torch.zeros(2), None, None, statistics, 24, 0.1)
@@ -201,11 +202,11 @@ def test_strided_statistics_are_read_right():
     """A caller may hand statistics it has summed itself, in any layout."""
     x, grad = normal((4, 3, 6)), normal((4, 3, 6), seed="grad")
     for forward, backward, rest in (
-        (OPERATORS.batch_norm_train, OPERATORS.batch_norm_bwd, (None, None, True, True, True, True)),
+        (OPERATORS.batch_norm_train, OPERATORS.batch_norm_bwd, (None, None, 1e-5, True, True, True, True)),
         (
             lambda x, *a: OPERATORS.row_norm_fwd(x, *a, True),
             OPERATORS.row_norm_bwd,
-            (None, None, True, 1, False, 0.0, True, True, True),
+            (None, None, 1e-5, True, 1, False, 0.0, True, True, True),
         ),
     ):
         _, statistics = forward(x, None, None, 1e-5)
@@ -222,7 +223,7 @@ def test_parameters_of_the_wrong_size_are_refused_in_the_backward_pass():
     for size in (0, 7, 9):
         for weight, bias in ((torch.ones(size), None), (None, torch.ones(size))):
             with pytest.raises(RuntimeError, match="one element per channel"):
-                OPERATORS.batch_norm_bwd(x, x, statistics, weight, bias, True, True, True, True)
+                OPERATORS.batch_norm_bwd(x, x, statistics, weight, bias, 1e-5, True, True, True, True)
 
 
 def test_an_update_is_whole_or_not_at_all():

@@ -39,6 +39,7 @@ def _fake_bwd(
     statistics: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
+    eps: float,
     training: bool,
     input_grad: bool = True,
     weight_grad: bool = True,
@@ -63,7 +64,7 @@ batch_norm: Operator = define(
 )
 batch_norm_bwd: Operators = define(
     "batch_norm_bwd(Tensor grad_output, Tensor input, Tensor statistics, Tensor? weight, Tensor? bias,"
-    " bool training, bool input_grad=True, bool weight_grad=True, bool bias_grad=True)"
+    " float eps, bool training, bool input_grad=True, bool weight_grad=True, bool bias_grad=True)"
     " -> (Tensor, Tensor, Tensor)",
     fallback=pytorch.batch_norm_bwd,
     fake=_fake_bwd,
@@ -140,7 +141,8 @@ def _train_backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple[Tensor |
             grad_output,
         )
         return (*grads, None)
-    return (*_gradients(grad_output, input, statistics, weight, bias, True, ctx.needs_input_grad[:3]), None)
+    wanted = ctx.needs_input_grad[:3]
+    return (*_gradients(grad_output, input, statistics, weight, bias, ctx.eps, True, wanted), None)
 
 
 def _gradients(
@@ -149,14 +151,15 @@ def _gradients(
     statistics: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
+    eps: float,
     training: bool,
     wanted: tuple[bool, bool, bool],
 ) -> tuple[Tensor | None, ...]:
     x, w, b = wanted
     if x and (w or weight is None) and (b or bias is None):
-        grads = _bwd_direct(grad_output, input, statistics, weight, bias, training)
+        grads = _bwd_direct(grad_output, input, statistics, weight, bias, eps, training)
     else:
-        grads = _bwd_direct(grad_output, input, statistics, weight, bias, training, x, w, b)
+        grads = _bwd_direct(grad_output, input, statistics, weight, bias, eps, training, x, w, b)
     return grads[0] if x else None, grads[1] if w else None, grads[2] if b else None
 
 
@@ -200,7 +203,7 @@ def _fixed_backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple[Tensor |
     else:
         wants = ctx.needs_input_grad
         grads = _gradients(
-            grad_output, input, statistics, weight, bias, False, (wants[0], wants[3], wants[4])
+            grad_output, input, statistics, weight, bias, ctx.eps, False, (wants[0], wants[3], wants[4])
         )
     return grads[0], None, None, grads[1], grads[2], None
 

@@ -46,6 +46,7 @@ def _fake_bwd(
     statistics: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
+    eps: float | None,
     centred: bool,
     trailing: int = 1,
     outside: bool = False,
@@ -78,7 +79,7 @@ _FWD = (
 row_norm_fwd: Operators = define("row_norm_fwd" + _FWD, fallback=pytorch.row_norm_fwd, fake=_fake_fwd)
 row_norm_bwd: Operators = define(
     "row_norm_bwd(Tensor grad_output, Tensor input, Tensor statistics, Tensor? weight, Tensor? bias,"
-    " bool centred, int trailing=1, bool outside=False, float gain_offset=0.0, bool input_grad=True,"
+    " float? eps, bool centred, int trailing=1, bool outside=False, float gain_offset=0.0, bool input_grad=True,"
     " bool weight_grad=True, bool bias_grad=True) -> (Tensor, Tensor, Tensor)",
     fallback=pytorch.row_norm_bwd,
     fake=_fake_bwd,
@@ -142,10 +143,10 @@ def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         )
     x, w, b = ctx.needs_input_grad[:3]
     if x and (w or weight is None) and (b or bias is None):
-        grads = _bwd_direct(grad_output, input, statistics, weight, bias, *ctx.recipe)
+        grads = _bwd_direct(grad_output, input, statistics, weight, bias, ctx.eps, *ctx.recipe)
     else:
         recipe = (*ctx.recipe, *_DEFAULTS[len(ctx.recipe) :])
-        grads = _bwd_direct(grad_output, input, statistics, weight, bias, *recipe, x, w, b)
+        grads = _bwd_direct(grad_output, input, statistics, weight, bias, ctx.eps, *recipe, x, w, b)
     return grads[0] if x else None, grads[1] if w else None, grads[2] if b else None
 
 

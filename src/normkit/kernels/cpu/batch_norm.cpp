@@ -3,6 +3,8 @@
 
 #include <atomic>
 
+#include "careful.h"
+
 namespace normkit {
 namespace {
 
@@ -38,21 +40,13 @@ class Channels {
 
   // From the moments of channels [begin, end) to their numbers.
   void set(int64_t begin, int64_t end) {
-    if (!kernels<T>().channel_numbers(from_, to_, begin, end)) beyond_float_ = true;
+    if (!kernels<T>().channel_numbers(from_, to_, begin, end)) beyond_range_ = true;
   }
 
-  // f(c, mean, scale, bias) for the channels where a step in float would leave its range, though
-  // the result may not. They are rare.
-  template <class F>
-  void for_beyond_float(const F& f) const {
-    for (int64_t c = 0; beyond_float_ && c < channels_; ++c) {
-      const double mean = double(shift_[c]) + from_.moments.mean[c];
-      const double scale = (from_.weight ? double(from_.weight[c]) : 1.0) /
-                           std::sqrt(from_.moments.variance[c] + from_.eps);
-      const double size = std::abs(scale);
-      if (size == 0 || (std::abs(mean) < 1e30 && size > 1e-30 && size < 1e30)) continue;
-      f(c, mean, scale, from_.bias ? double(from_.bias[c]) : 0.0);
-    }
+  // Once more, for the channels where a step leaves A's range.
+  void redo_beyond_range(const Layout& in, T* y, bool training) {
+    for (int64_t c = 0; beyond_range_ && c < channels_; ++c)
+      if (!kernels<T>().channel_numbers(from_, to_, c, c + 1)) redo(in, y, training, c);
   }
 
  private:
@@ -63,7 +57,29 @@ class Channels {
   PerChannel<A, 4> numbers_;
   ChannelSources<A> from_;
   ChannelNumbers<A> to_;
-  std::atomic<bool> beyond_float_ = false;
+  std::atomic<bool> beyond_range_ = false;
+
+  void redo(const Layout& in, T* out, bool training, int64_t c) {
+    const auto x = channel<T>(in, c);
+    const auto y = channel(out, in, c);
+    const double eps = from_.eps, shift = shift_[c], mean = from_.moments.mean[c];
+    const auto g = training
+                       ? careful::measured(in.rows(), x, {eps})
+                       : careful::given(in.rows(), x, shift + mean, from_.moments.variance[c], eps);
+    const double weight = from_.weight ? double(from_.weight[c]) : 1.0;
+    const double bias = from_.bias ? double(from_.bias[c]) : 0.0;
+    careful::normalize(
+        g, in.rows(), x, [&](int64_t) { return weight; }, [&](int64_t) { return bias; },
+        [&](int64_t i, double v) { set_element(y.at(i), v); });
+    const ChannelStatistics<A>& kept = to_.statistics;
+    if (!kept.rstd) return;
+    const Mean<double> exact = g.true_mean();
+    const Mean<A> centre = split_mean<A>(exact.mean, exact.residual);
+    kept.mean[c] = centre.mean;
+    kept.residual[c] = centre.residual;
+    kept.rstd[c] = A(g.true_rstd());
+    kept.var[c] = A(g.true_var());
+  }
 };
 
 // The sums of every channel of a batch, and what they are worth.
@@ -122,11 +138,10 @@ void set_rough_means(const Layout& in, int64_t most, A* means) {
 }
 
 template <class T, class A = accumulate_t<T>>
-void train_planar(const Layout& in, const Tensor& y, Channels<T>& channels) {
+void train_planar(const Layout& in, T* out, Channels<T>& channels) {
   const auto& k = kernels<T>();
   const Chunks chunks(in, traffic(4 * in.bytes()));
   const int64_t C = in.channels;
-  T* out = y.template mutable_data<T>();
   std::vector<Sums> partial(C * chunks.count);
   Totals<T> totals(in, channels);
   A* shift = channels.shift();
@@ -162,28 +177,9 @@ void train_planar(const Layout& in, const Tensor& y, Channels<T>& channels) {
       });
 }
 
-// The channels that float cannot hold, once more in double: one element at a time, for they are
-// rare.
 template <class T>
-void redo_beyond_float(const Layout& in, const Tensor& y, const Channels<T>& channels) {
-  const T* x = in.tensor->template data<T>();
-  auto* out = y.template mutable_data<decltype(rounded(T{}, 0))>();
-  channels.for_beyond_float([&](int64_t c, double mean, double scale, double bias) {
-    for (int64_t row = 0; row < in.rows(); ++row) {
-      const int64_t n = row / in.positions, s = row % in.positions;
-      const int64_t from =
-          in.interleaved ? row * in.stride_row + c : n * in.stride_n + c * in.stride_c + s;
-      const int64_t to =
-          in.interleaved ? row * in.channels + c : (n * in.channels + c) * in.positions + s;
-      out[to] = rounded(T{}, (element(x + from) - mean) * scale + bias);
-    }
-  });
-}
-
-template <class T>
-void apply_interleaved(const Layout& in, const Tensor& y, const Channels<T>& channels,
+void apply_interleaved(const Layout& in, T* out, const Channels<T>& channels,
                        const Blocks& blocks) {
-  T* out = y.template mutable_data<T>();
   blocks.backwards([&](int64_t, int64_t first, const Span& span) {
     kernels<T>().interleaved_apply(rows<T>(in, first), out + first * in.channels, span,
                                    channels.apply());
@@ -216,7 +212,7 @@ class InterleavedSums {
 };
 
 template <class T, class A = accumulate_t<T>>
-void train_interleaved(const Layout& in, const Tensor& y, Channels<T>& channels) {
+void train_interleaved(const Layout& in, T* out, Channels<T>& channels) {
   const int64_t C = in.channels;
   const Blocks blocks(in, traffic(4 * in.bytes()));
   InterleavedSums sums(blocks);
@@ -232,7 +228,7 @@ void train_interleaved(const Layout& in, const Tensor& y, Channels<T>& channels)
     for (const int64_t c : again) totals.conclude_again(c);
   }
   for_channels(C, [&](int64_t begin, int64_t end) { channels.set(begin, end); });
-  apply_interleaved<T>(in, y, channels, blocks);
+  apply_interleaved<T>(in, out, channels, blocks);
 }
 
 std::tuple<Tensor, Tensor> batch_norm_train(const Tensor& x, const Tensor* weight,
@@ -252,13 +248,29 @@ std::tuple<Tensor, Tensor> batch_norm_train(const Tensor& x, const Tensor* weigh
     Channels<T> channels(weight, bias, in.channels, eps);
     channels.keep(statistics);
     if (x.numel() == 0) return;
+    T* out = y.template mutable_data<T>();
     if (in.interleaved)
-      train_interleaved<T>(in, y, channels);
+      train_interleaved<T>(in, out, channels);
     else
-      train_planar<T>(in, y, channels);
-    redo_beyond_float<T>(in, y, channels);
+      train_planar<T>(in, out, channels);
+    channels.redo_beyond_range(in, out, true);
   });
   return {std::move(y), std::move(statistics)};
+}
+
+template <class T>
+void apply_planar(const Layout& in, T* out, const Channels<T>& channels, const Chunks& chunks) {
+  const int64_t C = in.channels, pieces = chunks.pieces;
+  parallel(in.batch * pieces, C * in.positions / pieces, chunks.traffic,
+           [&](int64_t begin, int64_t end) {
+             for (int64_t i = begin; i < end; ++i) {
+               Part p = chunks.at(i % pieces, 0, C);
+               p.n = i / pieces;
+               p.box.batch = 1;
+               kernels<T>().planar_apply(planes<T>(in, p), planes(out, chunks, p), p.box,
+                                         channels.apply());
+             }
+           });
 }
 
 // Applies given statistics; keeps them where the backward pass will want them.
@@ -285,24 +297,13 @@ Tensor apply_fixed(const Tensor& x, const Tensor& running_mean, const Tensor& ru
     if (statistics) channels.keep(statistics->emplace(empty({4, C}, scalar_type_of<A>())));
     for_channels(C, [&](int64_t begin, int64_t end) { channels.set(begin, end); });
     if (x.numel() == 0) return;
-    const Traffic way = traffic((statistics ? 4 : 2) * in.bytes());
-    if (in.interleaved) {
-      apply_interleaved<T>(in, y, channels, Blocks(in, way));
-      return redo_beyond_float<T>(in, y, channels);
-    }
-    const Chunks chunks(in, way);
     T* out = y.template mutable_data<T>();
-    parallel(in.batch * chunks.pieces, C * in.positions / chunks.pieces, way,
-             [&](int64_t begin, int64_t end) {
-               for (int64_t i = begin; i < end; ++i) {
-                 Part p = chunks.at(i % chunks.pieces, 0, C);
-                 p.n = i / chunks.pieces;
-                 p.box.batch = 1;
-                 kernels<T>().planar_apply(planes<T>(in, p), planes(out, chunks, p), p.box,
-                                           channels.apply());
-               }
-             });
-    redo_beyond_float<T>(in, y, channels);
+    const Traffic way = traffic((statistics ? 4 : 2) * in.bytes());
+    if (in.interleaved)
+      apply_interleaved<T>(in, out, channels, Blocks(in, way));
+    else
+      apply_planar<T>(in, out, channels, Chunks(in, way));
+    channels.redo_beyond_range(in, out, false);
   });
   return y;
 }

@@ -146,13 +146,35 @@ Rows<const T> rows(const Layout& in, int64_t first) {
   return {in.tensor->template data<T>() + first * in.stride_row, in.stride_row};
 }
 
+// A channel's elements, one by one.
+template <class T>
+struct Channel {
+  T* data;
+  int64_t run, stride, step;  // runs of elements `step` apart, each `stride` after the last
+
+  T* at(int64_t i) const { return data + i / run * stride + i % run * step; }
+  double operator()(int64_t i) const { return element(at(i)); }
+};
+template <class T>
+Channel<const T> channel(const Layout& in, int64_t c) {
+  const T* x = in.tensor->template data<T>();
+  if (in.interleaved) return {x + c, in.rows(), 0, in.stride_row};
+  return {x + c * in.stride_c, in.positions, in.stride_n, 1};
+}
+// Of a dense output.
+template <class T>
+Channel<T> channel(T* out, const Layout& in, int64_t c) {
+  if (in.interleaved) return {out + c, in.rows(), 0, in.channels};
+  return {out + c * in.positions, in.positions, in.channels * in.positions, 1};
+}
+
 // N numbers for each channel, one array after the other.
 template <class A, int N>
 class PerChannel {
  public:
   explicit PerChannel(int64_t channels)
       : channels_(channels), numbers_(std::make_unique_for_overwrite<A[]>(N * channels)) {}
-  A* operator[](int i) { return numbers_.get() + i * channels_; }
+  A* operator[](int i) const { return numbers_.get() + i * channels_; }
 
  private:
   int64_t channels_;

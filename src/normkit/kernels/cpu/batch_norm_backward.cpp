@@ -1,5 +1,6 @@
 // BatchNorm backward, for training and for given statistics.
 #include "batch_norm.h"
+#include "careful.h"
 
 namespace normkit {
 namespace {
@@ -51,7 +52,51 @@ struct Backward {
       numbers[3][c] = A(shared * sums[0][c]);
     }
   }
+
+  // Whether A holds every step of a channel's gradient.
+  bool in_range(int64_t c) const {
+    constexpr bool kFloat = sizeof(A) == sizeof(float);
+    constexpr double kMost = kFloat ? 1e30 : 1e250, kLeast = kFloat ? 1e-25 : 1e-200;
+    constexpr double kSteep = kFloat ? 0x1p60 : 0x1p400;
+    const double size = std::abs(sums[0][c]) + std::abs(sums[1][c]);
+    const double rstd = stats.rstd[c], steepness = std::abs(scale(c));
+    return rstd > 1 / kSteep && rstd < kSteep && std::abs(stats.mean[c]) < kMost &&
+           (steepness == 0 || (steepness > 1 / kSteep && steepness < kSteep)) &&
+           (!sums_wanted ||
+            (size < kMost && size * steepness < kMost && (size == 0 || size > kLeast)));
+  }
 };
+
+template <class F>
+bool all_finite(int64_t n, const F& f) {
+  double nothing = 0;
+  for (int64_t i = 0; i < n; ++i) nothing += f(i) - f(i);
+  return nothing == 0;
+}
+
+// Once more, for the channels where a step left A's range though no element is beyond it.
+template <class T, class A = accumulate_t<T>>
+void redo_beyond_range(const Layout& g, const Layout& in, T* grad_x, double eps, Backward<A>& to) {
+  for (int64_t c = 0; c < in.channels; ++c) {
+    if (to.in_range(c)) continue;
+    const auto x = channel<T>(in, c), grad_y = channel<T>(g, c);
+    const int64_t n = in.rows();
+    if (!all_finite(n, grad_y) || !all_finite(n, x)) continue;
+    const auto& s = to.stats;
+    const auto group = to.training
+                           ? careful::measured(n, x, {eps})
+                           : careful::given(n, x, double(s.mean[c]) + s.residual[c], s.var[c], eps);
+    const double gain = to.weight ? double(to.weight[c]) : 1.0;
+    if (grad_x) {
+      const auto out = channel(grad_x, in, c);
+      careful::differentiate(
+          group, !to.training, true, n, grad_y, x, [&](int64_t) { return gain; },
+          [&](int64_t i, double v) { set_element(out.at(i), v); });
+    }
+    to.sums[0][c] = careful::total(n, grad_y, careful::one);
+    to.sums[1][c] = careful::total(n, grad_y, [&](int64_t i) { return group.x_hat(x(i)); });
+  }
+}
 
 // In training the input's gradient waits for a channel's sums; with given statistics it is made
 // piece by piece while the piece is in cache.
@@ -118,7 +163,7 @@ Tensor sums_like(const Tensor* like, int64_t channels, const double* sums) {
 
 std::tuple<Tensor, Tensor, Tensor> batch_norm_bwd(const Tensor& grad_y, const Tensor& x,
                                                   const Tensor& statistics, const Tensor* weight,
-                                                  const Tensor* bias, bool training,
+                                                  const Tensor* bias, double eps, bool training,
                                                   bool input_grad, bool weight_grad,
                                                   bool bias_grad) {
   check_batch(x);
@@ -128,6 +173,7 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_bwd(const Tensor& grad_y, const Te
   STD_TORCH_CHECK(grad_y.is_cpu() && grad_y.scalar_type() == type && same_sizes(grad_y, x),
                   "normkit: grad_output must have the input's shape, dtype and device");
   const Layout in(x);
+  STD_TORCH_CHECK(eps >= 0, "normkit: eps must not be negative");
   const Layout g(grad_y, in);
   std::tuple<Tensor, Tensor, Tensor> result{input_grad ? in.output(x) : none(type), none(type),
                                             none(type)};
@@ -141,8 +187,10 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_bwd(const Tensor& grad_y, const Te
     Backward<A> to(saved.get(), gain, in.channels, training, weight_wanted || bias_wanted,
                    double(in.rows()));
     T* out = input_grad ? std::get<0>(result).template mutable_data<T>() : nullptr;
-    if (x.numel() > 0 && in.interleaved) backward_interleaved<T>(g, in, out, to);
-    if (x.numel() > 0 && !in.interleaved) backward_planar<T>(g, in, out, to);
+    if (x.numel() > 0) {
+      in.interleaved ? backward_interleaved<T>(g, in, out, to) : backward_planar<T>(g, in, out, to);
+      redo_beyond_range<T>(g, in, out, eps, to);
+    }
     if (weight_wanted) std::get<1>(result) = sums_like(weight, in.channels, to.sums[1]);
     if (bias_wanted) std::get<2>(result) = sums_like(bias, in.channels, to.sums[0]);
   });

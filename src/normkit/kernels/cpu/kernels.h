@@ -82,6 +82,8 @@ struct RowForward {
   bool centred;
   bool outside;
   Traffic traffic;
+  // Does a row whose squares leave A's range.
+  void (*careful)(const RowForward&, int64_t row);
 };
 
 template <class T, class A = accumulate_t<T>>
@@ -98,7 +100,12 @@ struct RowBackward {
   int64_t block_rows;  // rows whose weight gradients are summed into one partial
   A* grad_gain;        // [blocks, n] partial sums, or null
   A* grad_bias;        // [blocks, n] partial sums, or null
+  double eps;
+  bool centred;
+  bool outside;
   Traffic traffic;
+  // Does a row where a step would leave A's range, and adds to a block's partial sums.
+  void (*careful)(const RowBackward&, int64_t row, A* grad_gain, A* grad_bias);
 };
 
 // ------------------------------------------------------------ channel norms
@@ -206,6 +213,7 @@ struct Span {
 template <class T, class A = accumulate_t<T>>
 struct Kernels {
   void (*widen)(const T* from, A* to, int64_t n);
+  bool (*all_finite)(const T* x, int64_t n);
   // total[i] = the sum of `count` partials at i, each `stride` after the last, in their order.
   void (*add_partials)(const A* partials, int64_t count, int64_t stride, int64_t n, double* total);
 
@@ -219,7 +227,7 @@ struct Kernels {
   // of them are most of the sum. exact: every step was in double.
   bool (*channel_moments)(ChannelSums sums, double count, double eps, bool exact,
                           ChannelMoments moments, int64_t begin, int64_t end);
-  // What channels [begin, end) are normalised with. Whether float can hold every step of it.
+  // What channels [begin, end) are normalised with. Whether A holds every step of it.
   bool (*channel_numbers)(const ChannelSources<A>& from, const ChannelNumbers<A>& to, int64_t begin,
                           int64_t end);
 

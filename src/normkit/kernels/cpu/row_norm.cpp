@@ -2,6 +2,9 @@
 //
 // statistics, the second result of row_norm_fwd, is (k, rows) in the accumulation dtype:
 // rstd; then mean and residual where centred; then slope where eps stands outside the root.
+#include <atomic>
+
+#include "careful.h"
 #include "tensors.h"
 
 namespace normkit {
@@ -75,6 +78,11 @@ double machine_epsilon(ScalarType type) {
   }
 }
 
+double epsilon(std::optional<double> given, ScalarType type) {
+  STD_TORCH_CHECK(!given || *given >= 0, "normkit: eps must not be negative");
+  return given.value_or(machine_epsilon(type));
+}
+
 // What of the recipe a kernel needs to know.
 struct Variant {
   std::optional<double> eps;  // none: the machine epsilon of the input's dtype
@@ -98,6 +106,39 @@ RowStatistics<A> views(const Tensor& statistics, int64_t rows, const Variant& v)
   return s;
 }
 
+template <class T, class A = accumulate_t<T>>
+void careful_forward(const RowForward<T>& p, int64_t row) {
+  const T* x = p.x + row * p.x_stride;
+  T* y = p.y + row * p.n;
+  const auto value = [&](int64_t i) { return element(x + i); };
+  const auto g = careful::measured(p.n, value, {p.eps, p.centred, p.outside});
+  careful::normalize(
+      g, p.n, value, [&](int64_t i) { return p.gain ? double(p.gain[i]) : 1.0; },
+      [&](int64_t i) { return p.bias ? double(p.bias[i]) : 0.0; },
+      [&](int64_t i, double v) { set_element(y + i, v); });
+  const Mean<double> exact = g.true_mean();
+  const Mean<A> mean = split_mean<A>(exact.mean, exact.residual);
+  if (p.save.rstd) p.save.rstd[row] = A(g.true_rstd());
+  if (p.save.mean) p.save.mean[row] = mean.mean;
+  if (p.save.residual) p.save.residual[row] = mean.residual;
+  if (p.save.slope) p.save.slope[row] = A(g.slope);
+}
+
+template <class T, class A = accumulate_t<T>>
+void careful_backward(const RowBackward<T>& p, int64_t row, A* grad_gain, A* grad_bias) {
+  const T *x = p.x + row * p.x_stride, *grad_y = p.grad_y + row * p.grad_y_stride;
+  const auto value = [&](int64_t i) { return element(x + i); };
+  const auto upstream = [&](int64_t i) { return element(grad_y + i); };
+  const auto g = careful::measured(p.n, value, {p.eps, p.centred, p.outside});
+  if (p.grad_x)
+    careful::differentiate(
+        g, false, p.centred, p.n, upstream, value,
+        [&](int64_t i) { return p.gain ? double(p.gain[i]) : 1.0; },
+        [&](int64_t i, double v) { set_element(p.grad_x + row * p.n + i, v); });
+  for (int64_t i = 0; grad_gain && i < p.n; ++i) grad_gain[i] += A(upstream(i) * g.x_hat(value(i)));
+  for (int64_t i = 0; grad_bias && i < p.n; ++i) grad_bias[i] += A(upstream(i));
+}
+
 // Normalises x; keeps the statistics where the backward pass will want them.
 Tensor forward(const Tensor& x, const Tensor* weight, const Tensor* bias, int64_t trailing,
                const Variant& v, std::optional<Tensor>* statistics) {
@@ -105,8 +146,7 @@ Tensor forward(const Tensor& x, const Tensor* weight, const Tensor* bias, int64_
   check_parameter(weight, "weight", x, trailing);
   check_parameter(bias, "bias", x, trailing);
   const ScalarType type = x.scalar_type();
-  const double eps = v.eps ? *v.eps : machine_epsilon(type);
-  STD_TORCH_CHECK(eps >= 0, "normkit: eps must not be negative");
+  const double eps = epsilon(v.eps, type);
   const Matrix rows(x, "input", trailing);
   Tensor y = empty(x.sizes(), type);
   with_type(type, "input", [&](auto element) {
@@ -136,6 +176,7 @@ Tensor forward(const Tensor& x, const Tensor* weight, const Tensor* bias, int64_
     const int64_t bytes = rows.count * rows.n * int64_t(sizeof(T));
     const bool by_lines = rows.n * sizeof(T) % 64 == 0;
     p.traffic = traffic((statistics ? 4 : 2) * bytes / (by_lines ? 1 : 2));
+    p.careful = &careful_forward<T>;
     const auto kernel = kernels<T>().row_forward;
     parallel(rows.count, rows.n, p.traffic,
              [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
@@ -182,10 +223,14 @@ class ParameterGradient {
     if (wanted_ && !direct_) partials_ = std::make_unique_for_overwrite<A[]>(blocks * n);
   }
 
+  // Whether A held the sums.
+  bool held() const { return held_; }
   A* sums() const { return direct_ ? grad_.template mutable_data<A>() : partials_.get(); }
 
   Tensor finish() {
-    if (wanted_ && !direct_)
+    if (direct_)
+      held_ = kernels<A>().all_finite(sums(), n_);
+    else if (wanted_)
       with_type(grad_.scalar_type(), "a parameter", [&](auto element) { reduce(element); });
     return std::move(grad_);
   }
@@ -201,20 +246,46 @@ class ParameterGradient {
         const int64_t count = std::min(kTile, n_ - i);
         kernels<A>().add_partials(partials_.get() + i, blocks_, n_, count, total);
         for (int64_t j = 0; j < count; ++j) out[i + j] = rounded(element, total[j]);
+        if (!kernels<double>().all_finite(total, count)) held_ = false;
       }
     });
   }
 
   bool wanted_, direct_;
+  std::atomic<bool> held_ = true;
   int64_t blocks_, n_;
   Tensor grad_;
   std::unique_ptr<A[]> partials_;
 };
 
+// The sums over rows once more, where A did not hold them though it may hold their result.
+template <class T>
+void redo_sums(const RowBackward<T>& p, const Tensor& grad_gain, const Tensor& grad_bias) {
+  const auto x = [&](int64_t r) { return p.x + r * p.x_stride; };
+  const auto grad_y = [&](int64_t r) { return p.grad_y + r * p.grad_y_stride; };
+  std::vector<careful::Group> groups;
+  for (int64_t r = 0; r < p.rows; ++r) {
+    if (!kernels<T>().all_finite(x(r), p.n) || !kernels<T>().all_finite(grad_y(r), p.n)) return;
+    groups.push_back(careful::measured(p.n, [&](int64_t i) { return element(x(r) + i); },
+                                       {p.eps, p.centred, p.outside}));
+  }
+  const auto redo = [&](const Tensor& grad, bool by_x_hat) {
+    if (grad.numel() != p.n) return;  // not wanted
+    fill(grad, p.n, [&](int64_t i) {
+      return careful::total(
+          p.rows, [&](int64_t r) { return element(grad_y(r) + i); },
+          [&](int64_t r) { return by_x_hat ? groups[r].x_hat(element(x(r) + i)) : 1.0; });
+    });
+  };
+  redo(grad_gain, true);
+  redo(grad_bias, false);
+}
+
 std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(const Tensor& grad_y, const Tensor& x,
                                                 const Tensor& statistics, const Tensor* weight,
-                                                const Tensor* bias, bool centred, int64_t trailing,
-                                                bool outside, double gain_offset, bool input_grad,
+                                                const Tensor* bias, std::optional<double> eps,
+                                                bool centred, int64_t trailing, bool outside,
+                                                double gain_offset, bool input_grad,
                                                 bool weight_grad, bool bias_grad) {
   const Variant v{0, centred, outside, gain_offset};
   const ScalarType type = x.scalar_type();
@@ -254,10 +325,17 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(const Tensor& grad_y, const Tens
     p.grad_gain = grad_gain.sums();
     p.grad_bias = grad_bias.sums();
     p.traffic = traffic(3 * rows.count * rows.n * int64_t(sizeof(T)));
+    p.eps = epsilon(eps, type);
+    p.centred = centred;
+    p.outside = outside;
+    p.careful = &careful_backward<T>;
     const auto kernel = kernels<T>().row_backward;
     parallel(blocks, per_block * rows.n, p.traffic,
              [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
-    return std::tuple{std::move(grad_x), grad_gain.finish(), grad_bias.finish()};
+    std::tuple result{std::move(grad_x), grad_gain.finish(), grad_bias.finish()};
+    if (!grad_gain.held() || !grad_bias.held())
+      redo_sums(p, std::get<1>(result), std::get<2>(result));
+    return result;
   });
 }
 

@@ -171,6 +171,14 @@ inline uint16_t rounded(float16, float value) { return torch::headeronly::Half(v
 inline float rounded(float, double value) { return float(value); }
 inline double rounded(double, double value) { return value; }
 
+// Into an element of a kernel's output.
+inline void set_element(bfloat16* to, double value) {
+  to->bits = rounded(bfloat16{}, float(value));
+}
+inline void set_element(float16* to, double value) { to->bits = rounded(float16{}, float(value)); }
+inline void set_element(float* to, double value) { *to = float(value); }
+inline void set_element(double* to, double value) { *to = value; }
+
 // value(i) for i in [0, n), rounded once into a tensor of any of the four dtypes.
 template <class Value>
 void fill(const Tensor& to, int64_t n, const Value& value) {

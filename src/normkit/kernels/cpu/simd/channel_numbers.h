@@ -69,6 +69,17 @@ bool channel_moments(ChannelSums sums, double count, double eps, bool exact, Cha
   return add_lanes(unsound) == 0;
 }
 
+// Whether A holds what becomes of a channel.
+template <class A>
+inline auto in_range(Vec<double> mean, Vec<double> rstd, Vec<double> scale) {
+  constexpr bool kFloat = sizeof(A) == sizeof(float);
+  constexpr double kFar = kFloat ? 1e30 : 1e290, kSteep = kFloat ? 1e30 : 1e140,
+                   kFlat = kFloat ? 1e-30 : 1e-150;
+  const Vec<double> size = magnitude(scale);
+  return (magnitude(mean) < kFar) & (rstd > kFlat) & (rstd < kSteep) &
+         (((size > kFlat) & (size < kSteep)) | (size == 0.0));
+}
+
 // y = (x - mean) * scale + bias, in A, with what rounding the mean and the scale loses beside them.
 template <class A>
 bool channel_numbers(const ChannelSources<A>& from, const ChannelNumbers<A>& to, int64_t begin,
@@ -101,11 +112,9 @@ bool channel_numbers(const ChannelSources<A>& from, const ChannelNumbers<A>& to,
       store_rounded(to.statistics.residual + c, rounded<A>(residual), width);
       store_rounded(to.statistics.var + c, rounded<A>(variance), width);
     }
-    const Vec<double> size = magnitude(scale);
-    const auto held = (magnitude(sum) < 1e30) & (size > 1e-30) & (size < 1e30);
-    beyond += count_of(~held & (size != 0.0), width);
+    beyond += count_of(~in_range<A>(sum, rstd, scale), width);
   });
-  return sizeof(A) == sizeof(double) || add_lanes(beyond) == 0;
+  return add_lanes(beyond) == 0;
 }
 
 }  // namespace normkit::NORMKIT_ISA

@@ -169,6 +169,26 @@ struct Chains {
   }
 };
 
+// Of rows that need a second look.
+template <class T, class A = accumulate_t<T>>
+__attribute__((noinline)) bool all_finite(const T* x, int64_t n) {
+  Vec<A> nothing{};
+  sweep<A>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+    const Vec<A> v = load(x + i, width);
+    nothing += v - v;
+  });
+  return add_lanes(nothing) == 0;
+}
+template <class T, class A = accumulate_t<T>>
+__attribute__((noinline)) bool all_zero(const T* x, int64_t n) {
+  Vec<A> most{};
+  sweep<A>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+    const Vec<A> v = load(x + i, width);
+    most += larger(v, -v);
+  });
+  return add_lanes(most) == 0;
+}
+
 // The terms of S sums at one place.
 template <class V, int S>
 struct Terms {

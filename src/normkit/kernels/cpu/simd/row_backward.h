@@ -50,13 +50,39 @@ inline void add_products(const RowBackward<T>& p, int64_t row, const BackwardSca
   });
 }
 
+// low <= v < high, of positive numbers, for which their bits serve as well: one comparison, and nan
+// is not among them.
+inline bool within(double v, double low, double high) {
+  return read<uint64_t>(&v) - read<uint64_t>(&low) < read<uint64_t>(&high) - read<uint64_t>(&low);
+}
+
+// Whether A holds every step of a row's gradient, where its sums are of this size.
+template <class A>
+NORMKIT_INLINE inline bool held(double rstd, double size) {
+  if constexpr (sizeof(A) == sizeof(float))
+    return within(rstd, 0x1p-60, 0x1p41) & within(size, 1e-25, 1e18);
+  else
+    return within(rstd, 0x1p-300, 0x1p300) & within(size, 1e-200, 1e150);
+}
+
+// What follows from a row's sums. Returns how large they are.
 template <bool kCentred, class T, class A = accumulate_t<T>>
-inline void set_pull(const RowBackward<T>& p, int64_t row, const Wide<1 + kCentred>& sums,
-                     BackwardScalars<A>& s) {
+inline double set_pull(const RowBackward<T>& p, int64_t row, const Wide<1 + kCentred>& sums,
+                       BackwardScalars<A>& s) {
   const double rstd_n = double(p.saved.rstd[row]) / double(p.n);
   const double slope = p.saved.slope ? double(p.saved.slope[row]) : 1.0;
-  if (kCentred) s.shift = broadcast(A(-rstd_n * sums.total(1)));
-  s.pull = broadcast(A(-rstd_n * slope * sums.total(0)));
+  const double gw_x_hat = sums.total(0), gw = kCentred ? sums.total(1) : 0.0;
+  if (kCentred) s.shift = broadcast(A(-rstd_n * gw));
+  s.pull = broadcast(A(-rstd_n * slope * gw_x_hat));
+  return (__builtin_fabs(gw_x_hat) + __builtin_fabs(gw)) * (slope > 1 ? slope : 1.0);
+}
+
+// Where it does not: whether care would help, and there is a gradient at all.
+template <class T>
+__attribute__((noinline)) bool needs_care(const RowBackward<T>& p, int64_t row) {
+  const T* grad_y = p.grad_y + row * p.grad_y_stride;
+  return !all_zero(grad_y, p.n) && all_finite(grad_y, p.n) &&
+         all_finite(p.x + row * p.x_stride, p.n);
 }
 
 constexpr int kTogether = 4;  // rows that share a sweep
@@ -123,9 +149,17 @@ inline void backward_group(const RowBackward<T>& p, Wanted wanted, int64_t row, 
       wanted.gain ? add_products<kCentred, true>(p, row + r, s[r], begin, end, sums[r])
                   : add_products<kCentred, false>(p, row + r, s[r], begin, end, sums[r]);
   }
-  for (int64_t r = 0; wanted.grad_x && r < count; ++r)
-    set_pull<kCentred>(p, row + r, sums[r], s[r]);
-  const bool together = kTraffic == Traffic::cached || by_lines(p.grad_x, p.n);
+  bool careful[kGroupRows], any_careful = false;
+  for (int64_t r = 0; r < count; ++r) {
+    const double size = wanted.grad_x ? set_pull<kCentred>(p, row + r, sums[r], s[r]) : 1.0;
+    any_careful |= careful[r] = !held<A>(p.saved.rstd[row + r], size);
+  }
+  if (__builtin_expect(any_careful, 0)) {
+    any_careful = false;
+    for (int64_t r = 0; r < count; ++r)
+      any_careful |= careful[r] = careful[r] && needs_care(p, row + r);
+  }
+  const bool together = (kTraffic == Traffic::cached || by_lines(p.grad_x, p.n)) && !any_careful;
   const int64_t tile = together ? kTileColumns : p.n;
   for (int64_t begin = 0; begin < p.n; begin += tile) {
     const int64_t end = p.n - begin < tile ? p.n : begin + tile;
@@ -134,9 +168,12 @@ inline void backward_group(const RowBackward<T>& p, Wanted wanted, int64_t row, 
       backward_tile<kTogether, kCentred, kTraffic>(p, wanted, row + r, &s[r], begin, end, grad_gain,
                                                    grad_bias);
     for (; r < count; ++r)
-      backward_tile<1, kCentred, kTraffic>(p, wanted, row + r, &s[r], begin, end, grad_gain,
-                                           grad_bias);
+      if (!careful[r])
+        backward_tile<1, kCentred, kTraffic>(p, wanted, row + r, &s[r], begin, end, grad_gain,
+                                             grad_bias);
   }
+  for (int64_t r = 0; any_careful && r < count; ++r)
+    if (careful[r]) p.careful(p, row + r, grad_gain, grad_bias);
 }
 
 // Rows that are summed, then applied: half as many where that keeps x and grad_y in the innermost

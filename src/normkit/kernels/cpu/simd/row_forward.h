@@ -150,32 +150,14 @@ inline void apply_row(const T* x, T* y, const RowForward<T>& p, const Scalars<A>
   });
 }
 
-// A row whose squares leave float's range, once more in double: one element at a time, for it is
-// rare.
-template <bool kCentred, class T, class A = accumulate_t<T>>
-__attribute__((noinline)) Scalars<A> redo_row(const T* x, T* y, const RowForward<T>& p) {
-  double mean = 0, var = 0;
-  for (int64_t i = 0; kCentred && i < p.n; ++i) mean += double(load_one(x + i)) / double(p.n);
-  for (int64_t i = 0; i < p.n; ++i) {
-    const double d = double(load_one(x + i)) - mean;
-    var += d * d / double(p.n);
-  }
-  Scalars<A> s{};
-  s.centre = split_mean<A>(mean, 0);
-  set_root(s, var, p);
-  for (int64_t i = 0; i < p.n; ++i) {
-    double v = (double(load_one(x + i)) - mean) * s.rstd;
-    if (p.gain) v *= double(p.gain[i]);
-    if (p.bias) v += double(p.bias[i]);
-    store(y + i, broadcast(A(v)), Part{1});
-  }
-  return s;
-}
-
-// Whether float held the squares: neither too large for it, nor so small that they vanish beside no
+// Whether A held the squares: neither too large for it, nor so small that they vanish beside no
 // eps. Outside the root it is eps squared that stands beside them.
+template <class A>
 inline bool in_range(double var, double eps, bool outside) {
-  return var < 1e37 && (var > 1e-25 || eps > (outside ? 3e-13 : 1e-25));
+  constexpr bool kFloat = sizeof(A) == sizeof(float);
+  constexpr double kMost = kFloat ? 1e37 : 1e300, kLeast = kFloat ? 1e-25 : 1e-280;
+  constexpr double kLeastOutside = kFloat ? 3e-13 : 1e-140;
+  return var < kMost && (var > kLeast || eps > (outside ? kLeastOutside : kLeast));
 }
 
 template <class A>
@@ -199,7 +181,7 @@ inline void forward_group(const RowForward<T>& p, int64_t row, int64_t count) {
   bool plain[kGroupRows];
   group_statistics<kCentred>(x, p, count, s);
   for (int64_t r = 0; r < count; ++r)
-    plain[r] = sizeof(A) == sizeof(double) || in_range(s[r].var, p.eps, p.outside);
+    plain[r] = in_range<A>(s[r].var, p.eps, p.outside) || !all_finite(x + r * p.x_stride, p.n);
   const int64_t tile = kTraffic == Traffic::cached || by_lines(p.y, p.n) ? kTileColumns : p.n;
   for (int64_t begin = 0; begin < p.n; begin += tile) {
     const int64_t end = p.n - begin < tile ? p.n : begin + tile;
@@ -209,8 +191,10 @@ inline void forward_group(const RowForward<T>& p, int64_t row, int64_t count) {
                                                count * p.x_stride);
   }
   for (int64_t r = 0; r < count; ++r) {
-    if (!plain[r]) s[r] = redo_row<kCentred>(x + r * p.x_stride, y + r * p.n, p);
-    save_row(p.save, row + r, s[r]);
+    if (plain[r])
+      save_row(p.save, row + r, s[r]);
+    else
+      p.careful(p, row + r);
   }
 }
 

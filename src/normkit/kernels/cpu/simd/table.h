@@ -20,6 +20,7 @@ template <class T>
 constexpr Kernels<T> make_table() {
   return {
       &widen_all<T>,
+      &all_finite<T>,
       &add_partials<accumulate_t<T>>,
       &row_forward<T>,
       &row_backward<T>,
