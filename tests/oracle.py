@@ -32,9 +32,9 @@ class Results(NamedTuple):
     grad_bias: Any
 
 
-def exact(tensor):
-    """The values of a tensor in float64, which holds every one of our dtypes exactly."""
-    return None if tensor is None else tensor.detach().double().numpy()
+def exact(tensor, precision=np.float64):
+    """The values of a tensor in float64, which holds every one of our dtypes exactly, or beyond."""
+    return None if tensor is None else tensor.detach().double().numpy().astype(precision, copy=False)
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class RowNorm:
         y = F.rms_norm(x, self.shape(x), weight, **self.options)
         return y if bias is None else y + bias
 
-    def expected(self, o: Operands) -> Results:
-        x, weight, bias, grad_output = map(exact, o)
+    def expected(self, o: Operands, precision=np.float64) -> Results:
+        x, weight, bias, grad_output = (exact(t, precision) for t in o)
         options = {**self.options, "eps": self._eps(o.x)}
         shape = self.shape(x)
         if self.name == "layer_norm":
@@ -88,15 +88,16 @@ class RowNorm:
         """(elements of the parameter, terms of its gradient)."""
         return grouped.T
 
-    def statistics(self, o: Operands):
+    def statistics(self, o: Operands, precision=np.float64):
         """x_hat and 1/root, grouped, and how much the root depends on x."""
-        d = self.grouped(exact(o.x))
+        d = self.grouped(exact(o.x, precision))
         if self.name == "layer_norm":
             d = d - d.mean(1, keepdims=True)
         var, eps = np.square(d).mean(1, keepdims=True), self._eps(o.x)
         if self.options.get("eps_mode") == "outside":
             root = np.sqrt(var)
-            return d / (root + eps), 1 / (root + eps), np.where(root > 0, (root + eps) / (root + 1e-300), 0)
+            slope = np.divide(root + eps, root, where=root > 0, out=np.zeros_like(root))
+            return d / (root + eps), 1 / (root + eps), slope
         rstd = 1 / np.sqrt(var + eps)
         return d * rstd, rstd, np.ones_like(rstd)
 
@@ -130,9 +131,9 @@ class BatchNorm:
     def pytorch(self, x, weight=None, bias=None):
         return self._call(F.batch_norm, x, weight, bias)
 
-    def expected(self, o: Operands) -> Results:
-        x, weight, bias, grad_output = map(exact, o)
-        running = tuple(map(exact, self.running or (None, None)))
+    def expected(self, o: Operands, precision=np.float64) -> Results:
+        x, weight, bias, grad_output = (exact(t, precision) for t in o)
+        running = (exact(t, precision) for t in self.running or (None, None))
         arguments = (x, *running, weight, bias, self.running is None)
         return Results(
             reference.batch_norm(*arguments, **self.options).output,
@@ -145,8 +146,8 @@ class BatchNorm:
     def by_parameter(self, grouped):
         return grouped
 
-    def statistics(self, o: Operands):
-        x, eps = self.grouped(exact(o.x)), self.options.get("eps", 1e-5)
+    def statistics(self, o: Operands, precision=np.float64):
+        x, eps = self.grouped(exact(o.x, precision)), self.options.get("eps", 1e-5)
         if self.running is not None:
             mean, var = (exact(t).reshape(-1, 1) for t in self.running)
         else:
@@ -177,9 +178,9 @@ def unit(scale, dtype):
     return np.maximum(np.ldexp(info.eps, exponent - 1), info.smallest_normal * info.eps)
 
 
-def scales(norm, o: Operands, expected: Results):
+def scales(norm, o: Operands, expected: Results, precision=np.float64):
     """The size of what is added to make each result: it may cancel, and roundings are of its size."""
-    x_hat, rstd, slope = norm.statistics(o)
+    x_hat, rstd, slope = norm.statistics(o, precision)
     g = norm.grouped(exact(o.grad_output))
     gw = np.abs(g * norm.gain(o))
     pull = np.abs(x_hat).max(1, keepdims=True) * (gw * np.abs(x_hat)).mean(1, keepdims=True) * slope
@@ -195,10 +196,10 @@ def scales(norm, o: Operands, expected: Results):
     )
 
 
-def distances(norm, o: Operands, results: Results) -> dict[str, float]:
-    """For each result, its largest distance from the reference in units (see `tests.tolerances`)."""
-    expected = norm.expected(o)
-    scale = scales(norm, o, expected)
+def errors(norm, o: Operands, results: Results, precision=np.float64) -> dict[str, np.ndarray]:
+    """For each result, how far its elements are from the reference in units (see `tests.tolerances`)."""
+    expected = norm.expected(o, precision)
+    scale = scales(norm, o, expected, precision)
     belongs = Results(o.x, o.x, o.weight, o.bias)
     found = {}
     for name, ours, right, size, to in zip(Results._fields, results, expected, scale, belongs, strict=True):
@@ -208,8 +209,13 @@ def distances(norm, o: Operands, results: Results) -> dict[str, float]:
             assert ours.dtype == to.dtype, name
             view = norm.grouped if to is o.x else np.ravel
             error = _units(name, view(exact(ours)), view(right), size, ours.dtype, accumulated(o.x.dtype))
-            found[name] = float(np.max(np.where(np.isnan(error), np.inf, error), initial=0.0))
+            found[name] = np.where(np.isnan(error), np.inf, error)
     return found
+
+
+def distances(norm, o: Operands, results: Results) -> dict[str, float]:
+    """For each result, its largest distance from the reference in units."""
+    return {name: float(np.max(e, initial=0.0)) for name, e in errors(norm, o, results).items()}
 
 
 def accumulated(dtype):
@@ -222,7 +228,7 @@ def _units(name, ours, right, size, dtype, computed):
         return np.abs(ours - right) / unit(size, computed)
     # Rounded once more at the end: to be compared with the reference rounded to the same dtype.
     largest = np.abs(right).max(1, keepdims=True) if right.ndim == 2 else right
-    error = np.abs(ours - exact(torch.from_numpy(right).to(dtype)))
+    error = np.abs(ours - exact(torch.from_numpy(right.astype(np.float64)).to(dtype)))
     before = 0 if name == "output" else allowed(name, computed, computed) * unit(size, computed)
     return np.maximum(error - before, 0) / unit(largest, dtype)
 
