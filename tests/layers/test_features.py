@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+import torch.nn.utils.prune
 import torch.utils.checkpoint
 
 import normkit as nk
@@ -168,12 +169,16 @@ def test_frozen_parameters(name):
     assert ours(x.detach()).grad_fn is None
 
 
-def test_parametrizations():
+ONE_OF_EACH = pytest.mark.parametrize("name", ["LayerNorm", "RMSNorm", "BatchNorm2d"])
+
+
+@ONE_OF_EACH
+def test_parametrizations(name):
     class Squared(torch.nn.Module):
         def forward(self, w):
             return w * w
 
-    theirs, ours, shape = pair("LayerNorm")
+    theirs, ours, shape = pair(name)
     for layer in (theirs, ours):
         torch.nn.utils.parametrize.register_parametrization(layer, "weight", Squared())
     x, grad = normal(shape), normal(shape, seed="grad")
@@ -181,6 +186,35 @@ def test_parametrizations():
         layer(x).backward(grad)
     found, expected = (m.parametrizations.weight.original.grad for m in (ours, theirs))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@ONE_OF_EACH
+def test_pruning(name):
+    theirs, ours, shape = pair(name)
+    for layer in (theirs, ours):
+        mask = torch.ones(layer.weight.shape)
+        mask[..., 1] = 0
+        torch.nn.utils.prune.custom_from_mask(layer, "weight", mask)
+    x, grad = normal(shape), normal(shape, seed="grad")
+    for layer in (theirs, ours):
+        layer(x).backward(grad)
+    torch.testing.assert_close(ours.weight_orig.grad, theirs.weight_orig.grad, rtol=1e-5, atol=1e-5)
+    assert not ours.weight_orig.grad[..., 1].any()
+    assert ours.weight_orig.grad.any()
+
+
+@ONE_OF_EACH
+def test_a_buffer_or_parameter_of_another_kind_is_still_read(name):
+    """An attribute in the parameter's place, as sharded training puts there."""
+    _, ours, shape = pair(name)
+    x = normal(shape)
+    right = ours(x).detach()
+    for key in ("weight", "running_mean"):
+        if hasattr(ours, key):
+            value = getattr(ours, key)
+            delattr(ours, key)
+            ours.__dict__[key] = value.detach()
+    assert_same(ours(x).detach(), right)
 
 
 def test_checkpointing_gives_the_same_gradients():

@@ -7,23 +7,26 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from normkit import functional
+from normkit.layers._own import parameters_of, statistics_of
 
 
 class _Forward(_BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Normalize ``input``, (N, C, *); in training also update the running statistics."""
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
+        weight, bias = parameters_of(self)
+        mean, var, batches = statistics_of(self)
         tracking = self.training and self.track_running_stats
         # With no statistics to use, a batch's own serve in inference too.
-        training = self.training or (self.running_mean is None and self.running_var is None)
+        training = self.training or (mean is None and var is None)
         use_running = tracking or not training
         return functional.tracked_batch_norm(
             input,
-            self.running_mean if use_running else None,
-            self.running_var if use_running else None,
-            self.num_batches_tracked if tracking else None,
-            self.weight,
-            self.bias,
+            mean if use_running else None,
+            var if use_running else None,
+            batches if tracking else None,
+            weight,
+            bias,
             training,
             self.momentum,
             self.eps,

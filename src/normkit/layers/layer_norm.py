@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from normkit import functional
+from normkit.layers._own import parameters_of
 
 
 class LayerNorm(torch.nn.LayerNorm):
@@ -23,4 +24,5 @@ class LayerNorm(torch.nn.LayerNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize ``input``, (*, *normalized_shape)."""
-        return functional.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+        weight, bias = parameters_of(self)
+        return functional.layer_norm(input, self.normalized_shape, weight, bias, self.eps)

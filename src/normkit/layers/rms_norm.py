@@ -11,6 +11,7 @@ from torch.nn import Parameter
 
 from normkit import functional
 from normkit._errors import is_outside
+from normkit.layers._own import parameters_of
 from normkit.recipe import EpsMode
 
 
@@ -74,12 +75,13 @@ class RMSNorm(torch.nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize ``x``, (*, *normalized_shape)."""
+        weight, bias = parameters_of(self)
         return functional.rms_norm(
             x,
             self.normalized_shape,
-            self.weight,
+            weight,
             self.eps,
-            bias=self.bias,
+            bias=bias,
             eps_mode=self.eps_mode,
             gain_offset=self.gain_offset,
         )
