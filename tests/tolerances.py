@@ -40,3 +40,6 @@ TRAINING = 2e-5
 
 # A whole float32 model forward and backward: a few dozen roundings in a row, relative to the largest.
 MODEL = 1e-5
+# ... and in float64, where a second derivative of PyTorch's goes another way: its terms, and theirs,
+# grow with each division by a variance.
+MODEL_FLOAT64 = 1e-11

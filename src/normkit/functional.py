@@ -2,6 +2,10 @@
 
 Nothing is checked twice: the operators check what their kernels rely on, and only when one refuses
 does `normkit._errors` look for the argument to blame and say so in full.
+
+Whether a call is written down to be run elsewhere (`normkit._portable`) is read off two flags of PyTorch's:
+an export runs, a model is traced. Its functions that tell take several times as long, and in older versions
+`torch.compiler.is_exporting()` is also true where a model is only compiled.
 """
 
 from __future__ import annotations
@@ -9,18 +13,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, is_grad_enabled
-from torch._C import _are_functorch_transforms_active
+from torch import Tensor, compiler, fx, is_grad_enabled
+from torch._C import _are_functorch_transforms_active, _is_tracing
 from torch.autograd import forward_ad
-from torch.compiler import is_compiling, is_dynamo_compiling
+from torch.compiler import is_dynamo_compiling
+from torch.jit import _trace
 
-from normkit import _errors
+from normkit import _errors, _portable
 from normkit.kernels import pytorch
 from normkit.ops import batch_norm as _batch
 from normkit.ops import row_norm as _row
 from normkit.recipe import EpsMode
 
 
+# The graph of `torch.fx.symbolic_trace` shows a norm as one call, as it does PyTorch's.
+@fx.wrap
 def layer_norm(
     input: Tensor,
     normalized_shape: Sequence[int],
@@ -57,6 +64,8 @@ def layer_norm(
     tensor([[-1.2247,  0.0000,  1.2247]])
     """
     try:
+        if compiler._is_exporting_flag or _trace._trace_module_map is not None:
+            return _portable.layer_norm(input, normalized_shape, weight, bias, eps)
         trailing = len(normalized_shape)
         # The operator holds weight against input, so one comparison is enough for all three.
         shape = input.shape[-trailing:] if weight is None else weight.shape
@@ -77,6 +86,7 @@ def layer_norm(
         raise
 
 
+@fx.wrap
 def rms_norm(
     input: Tensor,
     normalized_shape: Sequence[int],
@@ -119,6 +129,9 @@ def rms_norm(
     tensor([[0.8485, 1.1314]])
     """
     try:
+        if compiler._is_exporting_flag or _trace._trace_module_map is not None:
+            outside = _errors.is_outside(eps_mode)
+            return _portable.rms_norm(input, normalized_shape, weight, bias, eps, outside, gain_offset)
         trailing = len(normalized_shape)
         shape = input.shape[-trailing:] if weight is None else weight.shape
         if shape != normalized_shape and shape != tuple(normalized_shape):
@@ -144,6 +157,7 @@ def rms_norm(
         raise
 
 
+@fx.wrap
 def batch_norm(
     input: Tensor,
     running_mean: Tensor | None,
@@ -208,11 +222,14 @@ def tracked_batch_norm(
     """`batch_norm` that also counts batches, as the layers do; a momentum of None averages them all."""
     try:
         tracked = (running_mean, running_var, num_batches_tracked)
+        compiling = is_dynamo_compiling()
+        if compiler._is_exporting_flag or (not compiling and _is_tracing()):
+            return _portable.batch_norm(input, tracked, weight, bias, training, momentum, eps)
         if training:
             count = input.numel() // max(1, input.shape[1])
             if count == 1 or not _errors.may_update(tracked, input, momentum):
                 raise RuntimeError("normkit: refused")
-            if is_compiling() or _is_transformed():
+            if compiling or _is_transformed():
                 return _train_in_parts(input, tracked, weight, bias, momentum, eps, count)
             if is_grad_enabled() and _wants_grad(input, weight, bias):
                 return _batch.batch_norm_step_with_grad(input, weight, bias, eps, tracked, momentum)  # type: ignore[no-any-return]
@@ -223,10 +240,10 @@ def tracked_batch_norm(
             return pytorch.batch_norm_formula(input, running_mean, running_var, weight, bias, eps)
         arguments = (input, running_mean, running_var, weight, bias, eps)
         if is_grad_enabled() and _wants_grad(input, weight, bias):
-            if is_compiling():
+            if compiling:
                 return _batch.batch_norm_fixed(*arguments)[0]
             return _batch.batch_norm_fixed_with_grad(*arguments)  # type: ignore[no-any-return]
-        operator = _batch.batch_norm if is_dynamo_compiling() else _batch.batch_norm_direct
+        operator = _batch.batch_norm if compiling else _batch.batch_norm_direct
         return operator(*arguments)
     except _errors.CAUGHT:
         _errors.explain_batch_norm(
@@ -269,7 +286,9 @@ def _is_transformed() -> bool:
 
     These go through a formula in its own operators, which it can transform at will.
     """
-    return forward_ad._current_level >= 0 or (not is_compiling() and _are_functorch_transforms_active())
+    return forward_ad._current_level >= 0 or (
+        not is_dynamo_compiling() and _are_functorch_transforms_active()
+    )
 
 
 # The arguments of `row_norm` after eps where all but the first are at their defaults.
@@ -279,9 +298,10 @@ _PLAIN_LAYER, _PLAIN_RMS = (True,), (False,)
 def _with_grad(
     input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float | None, recipe: tuple[Any, ...]
 ) -> Tensor:
-    compiling = is_compiling()
+    compiling = is_dynamo_compiling()
     if forward_ad._current_level >= 0 or (not compiling and _are_functorch_transforms_active()):
         return pytorch.row_norm_formula(input, weight, bias, eps, *recipe)[0]
-    if compiling:  # the compiler derives the gradient from the operator's own formula
+    # The compiler, and `torch.jit.trace` of a function, want an operator that carries its own formula.
+    if compiling or _is_tracing():
         return _row.row_norm(input, weight, bias, eps, *recipe)[0]
     return _row.row_norm_with_grad(input, weight, bias, eps, recipe)  # type: ignore[no-any-return]

@@ -348,6 +348,18 @@ def batch_norm_update(
         raise RuntimeError("normkit: running statistics must have one element per channel")
     _check_dense(running_mean, running_var, num_batches_tracked, statistics)
     _tell(statistics.device)
+    batch_norm_update_formula(running_mean, running_var, num_batches_tracked, statistics, count, momentum)
+
+
+def batch_norm_update_formula(
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    num_batches_tracked: Tensor | None,
+    statistics: Tensor,
+    count: int,
+    momentum: float | None,
+) -> None:
+    """`batch_norm_update` of arguments that are right, for PyTorch to trace."""
     factor: Tensor | float = 0.0 if momentum is None else momentum
     if num_batches_tracked is not None:
         num_batches_tracked.add_(1)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.fx import Proxy
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from normkit import functional
+from normkit.layers._leaf import as_leaf, is_part
 from normkit.layers._own import parameters_of, statistics_of
 
 
 class _Forward(_BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Normalize ``input``, (N, C, *); in training also update the running statistics."""
+        if isinstance(input, Proxy) and is_part(input.tracer, self):
+            return as_leaf(input, self)
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
         weight, bias = parameters_of(self)
         mean, var, batches = statistics_of(self)

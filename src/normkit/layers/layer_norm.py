@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.fx import Proxy
 
 from normkit import functional
+from normkit.layers._leaf import as_leaf, is_part
 from normkit.layers._own import parameters_of
 
 
@@ -24,5 +26,7 @@ class LayerNorm(torch.nn.LayerNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize ``input``, (*, *normalized_shape)."""
+        if isinstance(input, Proxy) and is_part(input.tracer, self):
+            return as_leaf(input, self)
         weight, bias = parameters_of(self)
         return functional.layer_norm(input, self.normalized_shape, weight, bias, self.eps)

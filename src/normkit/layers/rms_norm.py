@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import Proxy
 from torch.nn import Parameter
 
 from normkit import functional
 from normkit._errors import is_outside
+from normkit.layers._leaf import as_leaf, is_part
 from normkit.layers._own import parameters_of
 from normkit.recipe import EpsMode
 
@@ -75,6 +77,8 @@ class RMSNorm(torch.nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize ``x``, (*, *normalized_shape)."""
+        if isinstance(x, Proxy) and is_part(x.tracer, self):
+            return as_leaf(x, self)
         weight, bias = parameters_of(self)
         return functional.rms_norm(
             x,
