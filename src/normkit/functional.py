@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, compiler, fx, is_grad_enabled
-from torch._C import _are_functorch_transforms_active, _is_tracing
+from torch._C import _are_functorch_transforms_active, _current_graph_task_id, _is_tracing
 from torch.autograd import forward_ad
 from torch.compiler import is_dynamo_compiling
 from torch.jit import _trace
@@ -229,6 +229,9 @@ def tracked_batch_norm(
             count = input.numel() // max(1, input.shape[1])
             if count == 1 or not _errors.may_update(tracked, input, momentum):
                 raise RuntimeError("normkit: refused")
+            # A forward pass within a backward pass repeats one whose batch was counted (checkpointing).
+            if not compiling and _current_graph_task_id() != -1:
+                tracked = (None, None, None)
             if compiling or _is_transformed():
                 return _train_in_parts(input, tracked, weight, bias, momentum, eps, count)
             if is_grad_enabled() and _wants_grad(input, weight, bias):

@@ -42,7 +42,7 @@ class BatchNorm1d(_Forward, torch.nn.BatchNorm1d):
 
     ``y = (x - mean) / sqrt(var + eps) * weight + bias`` per channel; see
     `normkit.functional.batch_norm` for statistics, shapes and errors. A momentum of None averages
-    all batches seen.
+    all batches seen. A batch that `torch.utils.checkpoint` repeats in the backward pass is counted once.
 
     Source: Ioffe & Szegedy (2015), https://arxiv.org/abs/1502.03167
 
