@@ -1,4 +1,4 @@
-"""What every test here has: fresh compiled code, and the models' names."""
+"""What tests that compile ask for."""
 
 import pytest
 import torch

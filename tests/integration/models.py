@@ -1,5 +1,6 @@
 """Two models of several layers, of PyTorch's norms and the same of ours, and what a step of them gives."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -41,6 +42,8 @@ def convnet():
 
 # name: model, shape of its input, of its output
 MODELS = {"transformer": (transformer, (4, 5, 4), (4, 5, 3)), "convnet": (convnet, (4, 2, 5, 5), (4, 5))}
+EVERY = pytest.mark.parametrize("name", MODELS)
+MODES = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 
 
 def pair(name, dtype=torch.float32):

@@ -4,10 +4,9 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
-from .models import MODELS, assert_near, assert_same_state, data, pair, step
+from .models import EVERY, assert_near, assert_same_state, data, pair, step
 
 REENTRANT = pytest.mark.parametrize("reentrant", [True, False], ids=["reentrant", "not"])
-EVERY = pytest.mark.parametrize("name", MODELS)
 
 
 def checkpointed(model, reentrant):

@@ -4,10 +4,9 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from .models import MODELS, assert_near, assert_same_state, data, pair, step
+from .models import EVERY, MODELS, assert_near, assert_same_state, data, pair, step
 
 pytestmark = pytest.mark.usefixtures("fresh")
-EVERY = pytest.mark.parametrize("name", MODELS)
 # No size is another dimension's too: PyTorch takes equal ones for the same.
 BATCHES = [8, 8, 7, 11, 15, 9]
 

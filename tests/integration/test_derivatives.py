@@ -4,11 +4,9 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
-from .models import MODELS, assert_near, assert_same_state, data, pair, step
+from .models import EVERY, MODES, assert_near, assert_same_state, data, pair, step
 
 F64 = torch.float64
-EVERY = pytest.mark.parametrize("name", MODELS)
-MODES = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 # PyTorch's own forward mode loads scripted formulas.
 SCRIPTED = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
 

@@ -10,10 +10,8 @@ from torch.export import Dim
 import normkit as nk
 from tests.process import python
 
-from .models import MODELS, assert_near, assert_same_state, data, is_norm, norms, pair, step
+from .models import EVERY, MODES, assert_near, assert_same_state, data, is_norm, norms, pair, step
 
-EVERY = pytest.mark.parametrize("name", MODELS)
-MODES = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 STRICT = pytest.mark.parametrize("strict", [True, False], ids=["strict", "not"])
 BATCH = {0: Dim("batch", min=2)}
 DEPRECATED = pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated:DeprecationWarning")

@@ -7,9 +7,8 @@ import torch
 
 import normkit as nk
 
-from .models import MODELS, assert_near, data, pair
+from .models import EVERY, assert_near, data, pair
 
-EVERY = pytest.mark.parametrize("name", MODELS)
 STANDARD = {
     "transformer": {"LayerNormalization": 3, "RMSNormalization": 2},
     "convnet": {"BatchNormalization": 2},

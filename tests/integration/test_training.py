@@ -9,13 +9,11 @@ from torch.utils.checkpoint import checkpoint
 
 from tests import tolerances
 
-from .models import MODELS, assert_near, assert_same_state, data, pair, step
-
-EVERY = pytest.mark.parametrize("name", MODELS)
+from .models import EVERY, MODES, assert_near, assert_same_state, data, pair, step
 
 
 @EVERY
-@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@MODES
 # What PyTorch's RMSNorm says of its own.
 @pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
 def test_autocast(training, name):
@@ -127,7 +125,7 @@ def replica(module):
 
 
 @EVERY
-@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@MODES
 def test_replicas(training, name):
     theirs, ours = (m.train(training) for m in pair(name))
     batch = data(name, rows=8)

@@ -3,8 +3,8 @@
 import torch
 from torch.func import functional_call, grad, jacrev, jvp, stack_module_state, vjp, vmap
 
-from .models import MODELS, assert_near, assert_same_state, data, pair
-from .test_derivatives import EVERY, F64, MODES, SCRIPTED
+from .models import EVERY, MODELS, MODES, assert_near, assert_same_state, data, pair
+from .test_derivatives import F64, SCRIPTED
 
 
 def state(model):

@@ -2,14 +2,10 @@
 
 import copy
 
-import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from .models import MODELS, assert_near, data, pair, step
-
-EVERY = pytest.mark.parametrize("name", MODELS)
-MODES = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+from .models import EVERY, MODES, assert_near, data, pair, step
 
 
 def described(tensors):

@@ -1,5 +1,6 @@
 """Two processes train a model whose norms are ours with DistributedDataParallel: worker RANK FILE"""
 
+import faulthandler
 import sys
 
 import torch
@@ -48,9 +49,13 @@ def main(rank, file):
         dist.all_gather(gathered, found[0])
         assert torch.equal(gathered[0], gathered[1])
     assert int(parallel.module[2].num_batches_tracked) == 2
+    # The group goes last, and when both processes are done with it.
+    del parallel
+    dist.barrier()
     dist.destroy_process_group()
     print("done")
 
 
 if __name__ == "__main__":
+    faulthandler.enable()
     main(int(sys.argv[1]), sys.argv[2])

@@ -24,5 +24,5 @@ def test_two_processes(tmp_path):
     ]
     ends = [worker.communicate(timeout=120) for worker in workers]
     for worker, (out, err) in zip(workers, ends, strict=True):
-        assert worker.returncode == 0, err
+        assert worker.returncode == 0, f"{out}\n{err}"
         assert out.strip().endswith("done")
