@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from tests.data import tensor
-from tests.oracle import BatchNorm, Operands, RowNorm, accumulated, allowed, errors, run
+from tests.oracle import BatchNorm, Operands, RowNorm, accumulated, allowed, errors, run, scales
 
 EXTENDED = np.longdouble
 # Where the C library has nothing longer than a double, there is no oracle for float64.
@@ -110,10 +110,13 @@ def operands(r, name, kind, groups, n, dtype):
 
 @dataclass
 class Verdict:
-    """Groups that were looked at, and those whose output or input gradient is not right."""
+    """Groups that were looked at, and those of which a result is not right.
+
+    A parameter's gradient counts as one more for each of its elements that is not.
+    """
 
     groups: int = 0
-    not_finite: int = 0  # of an output or a gradient that is representable
+    not_finite: int = 0  # though representable
     wrong: int = 0  # not finite, or further from right than allowed
     output: float = 0.0  # the largest distance from right, in units, of what is finite
     gradient: float = 0.0
@@ -133,38 +136,33 @@ def limit(name, dtype):
 
 
 def judge(function, norm, o: Operands) -> Verdict:
-    """`function`'s output and input gradient of every group, where the formula has a value."""
+    """Every result of `function`, where the formula has a value and its terms are representable."""
     dtype = o.x.dtype
     with np.errstate(all="ignore"):
         results = run(function, o)
         off = errors(norm, o, results, EXTENDED)
-        expected = norm.expected(o, EXTENDED)
+        size = scales(norm, o, norm.expected(o, EXTENDED), EXTENDED)
         x_hat, rstd, _ = norm.statistics(o, EXTENDED)
-        has_value = np.isfinite(rstd[:, 0]) & (rstd[:, 0] > 0) & np.isfinite(x_hat).all(1)
-        verdict = Verdict(groups=int(has_value.sum()))
-        not_finite, wrong = np.zeros((2, len(rstd)), bool)
-        for name in ("output", "grad_input"):
-            right, ours = (norm.grouped(np.asarray(getattr(r, name), EXTENDED)) for r in (expected, _double(results)))
-            # Where a term is beyond the range, so may be its rounding.
-            held = np.abs(right).max(1) < torch.finfo(dtype).max / 2
-            if name == "grad_input":
-                held &= _terms(norm, o, rstd, x_hat) < torch.finfo(dtype).max / 2
+    has_value = np.isfinite(rstd[:, 0]) & (rstd[:, 0] > 0) & np.isfinite(x_hat).all(1)
+    verdict = Verdict(groups=int(has_value.sum()))
+    not_finite, wrong = np.zeros((2, len(rstd)), bool)
+    for name, distance in off.items():
+        by_group = distance.ndim == 2
+        # A rounding of a term beyond the range may be, too. nan is of a row that has no value.
+        held = getattr(size, name).reshape(len(distance)) < torch.finfo(dtype).max / 2
+        if by_group:
             held &= has_value
-            finite = np.isfinite(ours).all(1)
-            not_finite |= held & ~finite
-            distance = np.where(held, off[name].max(1), 0)
-            wrong |= distance > limit(name, dtype)
-            worst = float(np.max(np.where(finite, distance, 0), initial=0))
-            setattr(verdict, "output" if name == "output" else "gradient", worst)
-    verdict.not_finite, verdict.wrong = int(not_finite.sum()), int(wrong.sum())
+            distance = distance.max(1)
+        bad = held & (distance > limit(name, dtype)), held & ~np.isfinite(distance)
+        if by_group:
+            wrong, not_finite = wrong | bad[0], not_finite | bad[1]
+        else:
+            verdict.wrong, verdict.not_finite = (
+                n + int(b.sum()) for n, b in zip((verdict.wrong, verdict.not_finite), bad, strict=True)
+            )
+        worst = float(np.max(distance, initial=0, where=held & np.isfinite(distance)))
+        kind = "output" if name == "output" else "gradient"
+        setattr(verdict, kind, max(getattr(verdict, kind), worst))
+    verdict.wrong += int(wrong.sum())
+    verdict.not_finite += int(not_finite.sum())
     return verdict
-
-
-def _double(results):
-    return results._replace(**{k: v.double().numpy() for k, v in results._asdict().items() if v is not None})
-
-
-def _terms(norm, o, rstd, x_hat):
-    """The largest term of each group's gradient."""
-    gw = np.abs(norm.grouped(o.grad_output.double().numpy().astype(EXTENDED)) * norm.gain(o))
-    return gw.max(1) * rstd[:, 0] * np.maximum(np.abs(x_hat).max(1) ** 2, 1)

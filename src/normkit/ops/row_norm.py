@@ -79,8 +79,8 @@ _FWD = (
 row_norm_fwd: Operators = define("row_norm_fwd" + _FWD, fallback=pytorch.row_norm_fwd, fake=_fake_fwd)
 row_norm_bwd: Operators = define(
     "row_norm_bwd(Tensor grad_output, Tensor input, Tensor statistics, Tensor? weight, Tensor? bias,"
-    " float? eps, bool centred, int trailing=1, bool outside=False, float gain_offset=0.0, bool input_grad=True,"
-    " bool weight_grad=True, bool bias_grad=True) -> (Tensor, Tensor, Tensor)",
+    " float? eps, bool centred, int trailing=1, bool outside=False, float gain_offset=0.0,"
+    " bool input_grad=True, bool weight_grad=True, bool bias_grad=True) -> (Tensor, Tensor, Tensor)",
     fallback=pytorch.row_norm_bwd,
     fake=_fake_bwd,
 )

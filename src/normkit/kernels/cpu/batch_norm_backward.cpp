@@ -63,7 +63,8 @@ struct Backward {
     return rstd > 1 / kSteep && rstd < kSteep && std::abs(stats.mean[c]) < kMost &&
            (steepness == 0 || (steepness > 1 / kSteep && steepness < kSteep)) &&
            (!sums_wanted ||
-            (size < kMost && size * steepness < kMost && (size == 0 || size > kLeast)));
+            (size < kMost && size * steepness < kMost && (size == 0 || size > kLeast))) &&
+           !(training && stats.var[c] == 0 && sums[1][c] != 0);  // it varies, but A can't say so
   }
 };
 
@@ -93,8 +94,10 @@ void redo_beyond_range(const Layout& g, const Layout& in, T* grad_x, double eps,
           group, !to.training, true, n, grad_y, x, [&](int64_t) { return gain; },
           [&](int64_t i, double v) { set_element(out.at(i), v); });
     }
-    to.sums[0][c] = careful::total(n, grad_y, careful::one);
-    to.sums[1][c] = careful::total(n, grad_y, [&](int64_t i) { return group.x_hat(x(i)); });
+    to.sums[0][c] = careful::total(n, grad_y, [](int64_t) { return 1.0; });
+    to.sums[1][c] =
+        std::ldexp(careful::total(n, grad_y, [&](int64_t i) { return group.scaled_x_hat(x(i)); }),
+                   group.hat_exponent());
   }
 }
 

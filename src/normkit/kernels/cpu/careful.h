@@ -54,7 +54,6 @@ double total(int64_t n, const F& f, const Factor& factor) {
   for (int64_t i = 0; i < n; ++i) sum += std::ldexp(f(i), -exponent) * factor(i);
   return std::ldexp(sum.get(), exponent);
 }
-inline double one(int64_t) { return 1; }
 
 // Which norm: where eps stands, and whether the mean is subtracted.
 struct Norm {
@@ -62,17 +61,18 @@ struct Norm {
   bool centred = true, outside = false;
 };
 
-// x_hat = ((x 2^-exponent - mean) - residual) * rstd 2^(exponent - root_exponent): what x is scaled
-// by and what the root is are the same, but for elements that are all equal, or given statistics.
+// x_hat = ((x 2^-exponent - mean) - residual) * rstd 2^(exponent - root_exponent): x is scaled by
+// its own size, the root by the larger of x's spread and eps.
 struct Group {
   int exponent = 0, root_exponent = 0;
   double mean = 0, residual = 0, var = 0, rstd = 0;
   double slope = 1;  // of the root: (sqrt(var) + eps) / sqrt(var) where eps stands outside it
 
   double down(double v) const { return std::ldexp(v, -exponent); }
-  double x_hat(double x) const {
-    return std::ldexp(((down(x) - mean) - residual) * rstd, exponent - root_exponent);
-  }
+  // Of moderate size, and x_hat 2^-hat_exponent.
+  double scaled_x_hat(double x) const { return ((down(x) - mean) - residual) * rstd; }
+  int hat_exponent() const { return exponent - root_exponent; }
+  double x_hat(double x) const { return std::ldexp(scaled_x_hat(x), hat_exponent()); }
 
   // As they are without the scaling.
   Mean<double> true_mean() const {
@@ -81,8 +81,13 @@ struct Group {
   double true_rstd() const { return std::ldexp(rstd, -root_exponent); }
   double true_var() const { return std::ldexp(var, 2 * root_exponent); }
 
-  // Of a variance that is scaled by the root's exponent; eps must be, too.
-  void set_root(const Norm& norm) {
+  // From a variance that is scaled by 2^(-2 of) instead of as the root is.
+  void set_root(double scaled_var, int of, const Norm& norm) {
+    const double beside = norm.outside ? norm.eps : std::sqrt(norm.eps);
+    root_exponent =
+        std::max(exponent_or(kNone, std::sqrt(scaled_var), of), exponent_or(kNone, beside, 0));
+    if (root_exponent == kNone) root_exponent = 0;
+    var = std::ldexp(scaled_var, 2 * (of - root_exponent));
     const double root = std::sqrt(var), eps = std::ldexp(norm.eps, -root_exponent);
     if (norm.outside) {
       rstd = 1 / (root + eps);
@@ -91,18 +96,19 @@ struct Group {
       rstd = 1 / std::sqrt(var + std::ldexp(eps, -root_exponent));
     }
   }
-};
 
-// What eps is beside the root of the variance.
-inline double beside_root(const Norm& norm) {
-  return norm.outside ? norm.eps : std::sqrt(norm.eps);
-}
+ private:
+  static constexpr int kNone = -1000000;
+  static int exponent_or(int otherwise, double v, int scaled_by) {
+    return v > 0 && std::isfinite(v) ? std::ilogb(v) + scaled_by : otherwise;
+  }
+};
 
 // With the statistics of x.
 template <class X>
 Group measured(int64_t n, const X& x, const Norm& norm) {
   Group g;
-  g.exponent = g.root_exponent = exponent_of(std::max(largest(n, x), beside_root(norm)));
+  g.exponent = exponent_of(largest(n, x));
   if (norm.centred) {
     // Relative to one of them: equal elements are then their mean, to the last place.
     const double first = g.down(x(0));
@@ -111,12 +117,11 @@ Group measured(int64_t n, const X& x, const Norm& norm) {
     g.mean = centre.mean;
     g.residual = centre.residual;
   }
-  g.var = mean(n, [&](int64_t i) {
+  const double var = mean(n, [&](int64_t i) {
     const double d = (g.down(x(i)) - g.mean) - g.residual;
     return d * d;
   });
-  if (g.var == 0) g.root_exponent = exponent_of(beside_root(norm));
-  g.set_root(norm);
+  g.set_root(var, g.exponent, norm);
   return g;
 }
 
@@ -125,10 +130,8 @@ template <class X>
 Group given(int64_t n, const X& x, double mean, double var, double eps) {
   Group g;
   g.exponent = exponent_of(std::max(largest(n, x), std::abs(mean)));
-  g.root_exponent = exponent_of(std::sqrt(std::max(var, eps)));
   g.mean = g.down(mean);
-  g.var = std::ldexp(var, -2 * g.root_exponent);
-  g.set_root({eps});
+  g.set_root(var, 0, {eps});
   return g;
 }
 

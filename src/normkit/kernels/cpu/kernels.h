@@ -62,7 +62,7 @@ enum class Traffic { cached, streamed };
 
 template <class A>
 struct RowStatistics {
-  A* rstd = nullptr;      // 1 / sqrt(var + eps), or 1 / (sqrt(var) + eps)
+  A* rstd = nullptr;      // 1 / sqrt(var + eps), or 1 / (sqrt(var) + eps); below 0: needs care
   A* mean = nullptr;      // the mean rounded to A, and
   A* residual = nullptr;  // what the rounding lost: (x - mean) - residual keeps its precision
   A* slope = nullptr;     // eps outside the root: (sqrt(var) + eps) / sqrt(var); 1 otherwise

@@ -1,7 +1,8 @@
 // The row-norm operators: LayerNorm and RMSNorm, forward and backward.
 //
 // statistics, the second result of row_norm_fwd, is (k, rows) in the accumulation dtype:
-// rstd; then mean and residual where centred; then slope where eps stands outside the root.
+// rstd; then mean and residual where centred; then slope where eps stands outside the root. A row
+// whose rstd is below 0 left the kernels' range, and must be taken care of in the backward pass.
 #include <atomic>
 
 #include "careful.h"
@@ -118,7 +119,7 @@ void careful_forward(const RowForward<T>& p, int64_t row) {
       [&](int64_t i, double v) { set_element(y + i, v); });
   const Mean<double> exact = g.true_mean();
   const Mean<A> mean = split_mean<A>(exact.mean, exact.residual);
-  if (p.save.rstd) p.save.rstd[row] = A(g.true_rstd());
+  if (p.save.rstd) p.save.rstd[row] = -A(g.true_rstd());
   if (p.save.mean) p.save.mean[row] = mean.mean;
   if (p.save.residual) p.save.residual[row] = mean.residual;
   if (p.save.slope) p.save.slope[row] = A(g.slope);
@@ -135,7 +136,8 @@ void careful_backward(const RowBackward<T>& p, int64_t row, A* grad_gain, A* gra
         g, false, p.centred, p.n, upstream, value,
         [&](int64_t i) { return p.gain ? double(p.gain[i]) : 1.0; },
         [&](int64_t i, double v) { set_element(p.grad_x + row * p.n + i, v); });
-  for (int64_t i = 0; grad_gain && i < p.n; ++i) grad_gain[i] += A(upstream(i) * g.x_hat(value(i)));
+  for (int64_t i = 0; grad_gain && i < p.n; ++i)
+    grad_gain[i] += A(std::ldexp(upstream(i) * g.scaled_x_hat(value(i)), g.hat_exponent()));
   for (int64_t i = 0; grad_bias && i < p.n; ++i) grad_bias[i] += A(upstream(i));
 }
 

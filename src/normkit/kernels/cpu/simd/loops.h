@@ -180,13 +180,13 @@ __attribute__((noinline)) bool all_finite(const T* x, int64_t n) {
   return add_lanes(nothing) == 0;
 }
 template <class T, class A = accumulate_t<T>>
-__attribute__((noinline)) bool all_zero(const T* x, int64_t n) {
-  Vec<A> most{};
+__attribute__((noinline)) bool all_equal(const T* x, int64_t n, A to) {
+  Vec<A> off{};
   sweep<A>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-    const Vec<A> v = load(x + i, width);
-    most += larger(v, -v);
+    const Vec<A> d = keep<A>(load(x + i, width) - broadcast(to), width);
+    off += larger(d, -d);
   });
-  return add_lanes(most) == 0;
+  return add_lanes(off) == 0;
 }
 
 // The terms of S sums at one place.

@@ -77,11 +77,13 @@ inline double set_pull(const RowBackward<T>& p, int64_t row, const Wide<1 + kCen
   return (__builtin_fabs(gw_x_hat) + __builtin_fabs(gw)) * (slope > 1 ? slope : 1.0);
 }
 
-// Where it does not: whether care would help, and there is a gradient at all.
+// Where it does not: whether care would help, and there is a gradient at all. What the forward pass
+// took care of has no other way.
 template <class T>
 __attribute__((noinline)) bool needs_care(const RowBackward<T>& p, int64_t row) {
+  if (p.saved.rstd[row] < 0) return true;
   const T* grad_y = p.grad_y + row * p.grad_y_stride;
-  return !all_zero(grad_y, p.n) && all_finite(grad_y, p.n) &&
+  return !all_equal(grad_y, p.n, accumulate_t<T>(0)) && all_finite(grad_y, p.n) &&
          all_finite(p.x + row * p.x_stride, p.n);
 }
 
