@@ -8,7 +8,7 @@ SOURCES := CMakeLists.txt $(shell find src -name '*.py' -o -name '*.cpp' -o -nam
 
 CPP     := $(filter %.cpp %.h,$(SOURCES))
 
-.PHONY: setup run test lint bench bench-full clean
+.PHONY: setup run test lint bench bench-full numerics clean
 
 setup: $(VENV)/.installed
 
@@ -39,6 +39,10 @@ bench: setup
 bench-full: setup
 	$(BIN)/python benchmarks/full.py
 	$(BIN)/python benchmarks/readme.py
+
+# A million groups of numbers of every dtype over its whole range, into docs/numerics.md. Ten minutes.
+numerics: setup
+	$(BIN)/python -m tests.numerics --groups 1100000 --page docs/numerics.md
 
 lint: setup
 	$(BIN)/ruff check .
