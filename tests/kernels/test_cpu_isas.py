@@ -45,6 +45,15 @@ def test_results(instruction_set):
 
 
 @needs_core
+@pytest.mark.parametrize("instruction_set", NEEDS)
+def test_the_whole_range(instruction_set):
+    if not has(instruction_set):
+        pytest.skip(f"this CPU has no {instruction_set}")
+    table = python("-m", "tests.numerics", "--groups", "1200", NORMKIT_CPU=instruction_set).stdout
+    assert len(table.splitlines()) > 20  # it ends with an error where a result is wrong
+
+
+@needs_core
 def test_the_best_is_chosen_and_never_more_than_the_cpu_has():
     best = next(name for name in NEEDS if has(name))
     code = "from normkit.kernels import cpu; print(cpu.instruction_set())"
