@@ -62,6 +62,7 @@ class Channels {
   void redo(const Layout& in, T* out, bool training, int64_t c) {
     const auto x = channel<T>(in, c);
     const auto y = channel(out, in, c);
+    if (training && !careful::all_finite(in.rows(), x)) return;  // it is nan, and stays so
     const double eps = from_.eps, shift = shift_[c], mean = from_.moments.mean[c];
     const auto g = training
                        ? careful::measured(in.rows(), x, {eps})

@@ -68,13 +68,6 @@ struct Backward {
   }
 };
 
-template <class F>
-bool all_finite(int64_t n, const F& f) {
-  double nothing = 0;
-  for (int64_t i = 0; i < n; ++i) nothing += f(i) - f(i);
-  return nothing == 0;
-}
-
 // Once more, for the channels where a step left A's range though no element is beyond it.
 template <class T, class A = accumulate_t<T>>
 void redo_beyond_range(const Layout& g, const Layout& in, T* grad_x, double eps, Backward<A>& to) {
@@ -82,7 +75,7 @@ void redo_beyond_range(const Layout& g, const Layout& in, T* grad_x, double eps,
     if (to.in_range(c)) continue;
     const auto x = channel<T>(in, c), grad_y = channel<T>(g, c);
     const int64_t n = in.rows();
-    if (!all_finite(n, grad_y) || !all_finite(n, x)) continue;
+    if (!careful::all_finite(n, grad_y) || !careful::all_finite(n, x)) continue;
     const auto& s = to.stats;
     const auto group = to.training
                            ? careful::measured(n, x, {eps})

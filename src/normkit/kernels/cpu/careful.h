@@ -41,6 +41,13 @@ double largest(int64_t n, const F& f) {
   return most;
 }
 
+template <class F>
+bool all_finite(int64_t n, const F& f) {
+  double nothing = 0;
+  for (int64_t i = 0; i < n; ++i) nothing += f(i) - f(i);
+  return nothing == 0;
+}
+
 // f 2^-exponent has no value beyond 2.
 inline int exponent_of(double most) {
   return most > 0 && std::isfinite(most) ? std::ilogb(most) : 0;
