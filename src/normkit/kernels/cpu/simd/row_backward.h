@@ -135,8 +135,10 @@ inline void backward_tile(const RowBackward<T>& p, Wanted wanted, int64_t row,
     if (wanted.grad_gain) store(grad_gain + i, gain_sum, width);
     if (wanted.grad_bias) store(grad_bias + i, bias_sum, width);
   };
-  // Several rows' lines begin at the same columns only where rows are whole lines.
-  R > 1 ? sweep_of<T>(begin, end, column) : sweep_lines<kTraffic>(grad_x[0], begin, end, column);
+  // Several rows' lines begin at the same columns only where rows are whole lines; and where
+  // nothing is written there are none.
+  R > 1 || !wanted.grad_x ? sweep_of<T>(begin, end, column)
+                          : sweep_lines<kTraffic>(grad_x[0], begin, end, column);
 }
 
 template <bool kCentred, Traffic kTraffic, class Wanted, class T, class A = accumulate_t<T>>
