@@ -110,7 +110,8 @@ inline Tensor empty(std::initializer_list<int64_t> sizes, ScalarType type) {
 // Zeros where nothing will be written: the elements of an empty input have no statistics.
 inline Tensor zeros_if(bool zero, std::initializer_list<int64_t> sizes, ScalarType type) {
   Tensor t = empty(sizes, type);
-  if (zero) std::memset(t.mutable_data<char>(), 0, t.numel() * t.element_size());
+  const int64_t bytes = t.numel() * t.element_size();
+  if (zero && bytes > 0) std::memset(t.mutable_data<char>(), 0, bytes);
   return t;
 }
 
