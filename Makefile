@@ -6,9 +6,9 @@ PIP    := $(BIN)/pip --disable-pip-version-check --quiet install --constraint co
 
 SOURCES := CMakeLists.txt $(shell find src -name '*.py' -o -name '*.cpp' -o -name '*.h' -o -name '*.j2')
 
-CPP     := $(filter %.cpp %.h,$(SOURCES))
+CPP     := $(filter %.cpp %.h,$(SOURCES)) $(wildcard tests/native/*.cpp tests/native/*.h)
 
-.PHONY: setup run test lint bench bench-full numerics clean
+.PHONY: setup run test lint sanitize fuzz numerics bench bench-full clean
 
 setup: $(VENV)/.installed
 
@@ -31,6 +31,14 @@ run: setup
 # A file's tests stay together: some share a run of the command that takes seconds.
 test: setup
 	$(BIN)/pytest --numprocesses auto --dist loadfile
+
+# The C++ core under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer; needs Clang.
+sanitize: setup
+	VENV=$(VENV) tests/native/sanitize.sh
+
+FUZZ_SECONDS ?= 600
+fuzz: setup
+	VENV=$(VENV) tests/native/fuzz.sh $(FUZZ_SECONDS)
 
 bench: setup
 	$(BIN)/normkit bench
