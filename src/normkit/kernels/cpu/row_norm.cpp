@@ -5,7 +5,7 @@
 // whose rstd is below 0 left the kernels' range, and must be taken care of in the backward pass.
 #include <atomic>
 
-#include "careful.h"
+#include "careful_rows.h"
 #include "tensors.h"
 
 namespace normkit {
@@ -107,40 +107,6 @@ RowStatistics<A> views(const Tensor& statistics, int64_t rows, const Variant& v)
   return s;
 }
 
-template <class T, class A = accumulate_t<T>>
-void careful_forward(const RowForward<T>& p, int64_t row) {
-  const T* x = p.x + row * p.x_stride;
-  T* y = p.y + row * p.n;
-  const auto value = [&](int64_t i) { return element(x + i); };
-  const auto g = careful::measured(p.n, value, {p.eps, p.centred, p.outside});
-  careful::normalize(
-      g, p.n, value, [&](int64_t i) { return p.gain ? double(p.gain[i]) : 1.0; },
-      [&](int64_t i) { return p.bias ? double(p.bias[i]) : 0.0; },
-      [&](int64_t i, double v) { set_element(y + i, v); });
-  const Mean<double> exact = g.true_mean();
-  const Mean<A> mean = split_mean<A>(exact.mean, exact.residual);
-  if (p.save.rstd) p.save.rstd[row] = -A(g.true_rstd());
-  if (p.save.mean) p.save.mean[row] = mean.mean;
-  if (p.save.residual) p.save.residual[row] = mean.residual;
-  if (p.save.slope) p.save.slope[row] = A(g.slope);
-}
-
-template <class T, class A = accumulate_t<T>>
-void careful_backward(const RowBackward<T>& p, int64_t row, A* grad_gain, A* grad_bias) {
-  const T *x = p.x + row * p.x_stride, *grad_y = p.grad_y + row * p.grad_y_stride;
-  const auto value = [&](int64_t i) { return element(x + i); };
-  const auto upstream = [&](int64_t i) { return element(grad_y + i); };
-  const auto g = careful::measured(p.n, value, {p.eps, p.centred, p.outside});
-  if (p.grad_x)
-    careful::differentiate(
-        g, false, p.centred, p.n, upstream, value,
-        [&](int64_t i) { return p.gain ? double(p.gain[i]) : 1.0; },
-        [&](int64_t i, double v) { set_element(p.grad_x + row * p.n + i, v); });
-  for (int64_t i = 0; grad_gain && i < p.n; ++i)
-    grad_gain[i] += A(std::ldexp(upstream(i) * g.scaled_x_hat(value(i)), g.hat_exponent()));
-  for (int64_t i = 0; grad_bias && i < p.n; ++i) grad_bias[i] += A(upstream(i));
-}
-
 // Normalises x; keeps the statistics where the backward pass will want them.
 Tensor forward(const Tensor& x, const Tensor* weight, const Tensor* bias, int64_t trailing,
                const Variant& v, std::optional<Tensor>* statistics) {
@@ -178,7 +144,7 @@ Tensor forward(const Tensor& x, const Tensor* weight, const Tensor* bias, int64_
     const int64_t bytes = rows.count * rows.n * int64_t(sizeof(T));
     const bool by_lines = rows.n * sizeof(T) % 64 == 0;
     p.traffic = traffic((statistics ? 4 : 2) * bytes / (by_lines ? 1 : 2));
-    p.careful = &careful_forward<T>;
+    p.careful = &careful::forward<T>;
     const auto kernel = kernels<T>().row_forward;
     parallel(rows.count, rows.n, p.traffic,
              [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
@@ -330,7 +296,7 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(const Tensor& grad_y, const Tens
     p.eps = epsilon(eps, type);
     p.centred = centred;
     p.outside = outside;
-    p.careful = &careful_backward<T>;
+    p.careful = &careful::backward<T>;
     const auto kernel = kernels<T>().row_backward;
     parallel(blocks, per_block * rows.n, p.traffic,
              [&](int64_t begin, int64_t end) { kernel(p, begin, end); });

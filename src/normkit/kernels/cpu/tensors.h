@@ -1,9 +1,6 @@
 // What the operators share: threads, dtypes, new tensors, and parameters as plain vectors.
 #pragma once
 
-#include <torch/headeronly/util/BFloat16.h>
-#include <torch/headeronly/util/Half.h>
-
 #ifdef __SSE2__
 #include <emmintrin.h>
 #endif
@@ -13,6 +10,7 @@
 #include <vector>
 
 #include "cache.h"
+#include "elements.h"
 #include "kernels.h"
 #include "tensor.h"
 
@@ -117,16 +115,6 @@ inline Tensor zeros_if(bool zero, std::initializer_list<int64_t> sizes, ScalarTy
 
 inline Tensor none(ScalarType type) { return empty({0}, type); }
 
-// One element, exactly.
-inline double element(const double* p) { return *p; }
-inline double element(const float* p) { return double(*p); }
-inline double element(const bfloat16* p) {
-  return torch::headeronly::BFloat16(p->bits, torch::headeronly::BFloat16::from_bits());
-}
-inline double element(const float16* p) {
-  return torch::headeronly::Half(p->bits, torch::headeronly::Half::from_bits());
-}
-
 // A weight, bias or running statistic as n numbers of type A. Where it is stored as such it is
 // read in place; else it is converted once, so that kernels need no case for the dtype of weights.
 template <class A>
@@ -166,19 +154,6 @@ class Vector {
   std::unique_ptr<A[]> converted_;
   const A* data_ = nullptr;
 };
-
-inline uint16_t rounded(bfloat16, float value) { return torch::headeronly::BFloat16(value).x; }
-inline uint16_t rounded(float16, float value) { return torch::headeronly::Half(value).x; }
-inline float rounded(float, double value) { return float(value); }
-inline double rounded(double, double value) { return value; }
-
-// Into an element of a kernel's output.
-inline void set_element(bfloat16* to, double value) {
-  to->bits = rounded(bfloat16{}, float(value));
-}
-inline void set_element(float16* to, double value) { to->bits = rounded(float16{}, float(value)); }
-inline void set_element(float* to, double value) { *to = float(value); }
-inline void set_element(double* to, double value) { *to = value; }
 
 // value(i) for i in [0, n), rounded once into a tensor of any of the four dtypes.
 template <class Value>
