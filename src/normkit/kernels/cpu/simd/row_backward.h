@@ -56,16 +56,20 @@ inline bool within(double v, double low, double high) {
   return read<uint64_t>(&v) - read<uint64_t>(&low) < read<uint64_t>(&high) - read<uint64_t>(&low);
 }
 
+// Smaller sums are made of products that A does not hold.
+template <class A>
+constexpr double kLeastSum = sizeof(A) == sizeof(float) ? 1e-25 : 1e-200;
+
 // Whether A holds every step of a row's gradient, where its sums are of this size.
 template <class A>
 NORMKIT_INLINE inline bool held(double rstd, double size) {
   if constexpr (sizeof(A) == sizeof(float))
-    return within(rstd, 0x1p-60, 0x1p41) & within(size, 1e-25, 1e18);
+    return within(rstd, 0x1p-60, 0x1p41) & within(size, kLeastSum<A>, 1e18);
   else
-    return within(rstd, 0x1p-300, 0x1p300) & within(size, 1e-200, 1e150);
+    return within(rstd, 0x1p-300, 0x1p300) & within(size, kLeastSum<A>, 1e150);
 }
 
-// What follows from a row's sums. Returns how large they are.
+// What follows from a row's sums. Returns how large they are; small ones no slope makes larger.
 template <bool kCentred, class T, class A = accumulate_t<T>>
 inline double set_pull(const RowBackward<T>& p, int64_t row, const Wide<1 + kCentred>& sums,
                        BackwardScalars<A>& s) {
@@ -74,7 +78,8 @@ inline double set_pull(const RowBackward<T>& p, int64_t row, const Wide<1 + kCen
   const double gw_x_hat = sums.total(0), gw = kCentred ? sums.total(1) : 0.0;
   if (kCentred) s.shift = broadcast(A(-rstd_n * gw));
   s.pull = broadcast(A(-rstd_n * slope * gw_x_hat));
-  return (__builtin_fabs(gw_x_hat) + __builtin_fabs(gw)) * (slope > 1 ? slope : 1.0);
+  const double size = __builtin_fabs(gw_x_hat) + __builtin_fabs(gw);
+  return slope > 1 && size >= kLeastSum<A> ? size * slope : size;
 }
 
 // Where it does not: whether care would help, and there is a gradient at all. What the forward pass
