@@ -9,9 +9,12 @@ namespace normkit::native {
 
 enum class Kernel {
   widen,
+  all_finite,
   add_partials,
   row_forward,
   row_backward,
+  channel_moments,
+  channel_numbers,
   planar_sums,
   planar_apply,
   planar_gradient_sums,
@@ -21,12 +24,15 @@ enum class Kernel {
   interleaved_gradient_sums,
   interleaved_gradient,
 };
-constexpr int kKernels = 12;
+constexpr int kKernels = 15;
 constexpr const char* kKernelNames[kKernels] = {
     "widen",
+    "all_finite",
     "add_partials",
     "row_forward",
     "row_backward",
+    "channel_moments",
+    "channel_numbers",
     "planar_sums",
     "planar_apply",
     "planar_gradient_sums",

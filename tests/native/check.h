@@ -1,7 +1,7 @@
 // Every kernel, called by its number. NORMKIT_CPU names the instruction set.
 #pragma once
 
-#include "channel_checks.h"
+#include "finish_checks.h"
 
 namespace normkit::native {
 
@@ -10,9 +10,12 @@ void check(Kernel kernel, const Case& c, Source& source) {
   using Check = void (*)(const Kernels<T>&, const Case&, Source&);
   static constexpr Check kChecks[kKernels] = {
       check_widen<T>,
+      check_all_finite<T>,
       check_add_partials<T>,
       check_row_forward<T>,
       check_row_backward<T>,
+      check_channel_moments<T>,
+      check_channel_numbers<T>,
       check_planar_sums<T>,
       check_planar_apply<T>,
       check_planar_gradient_sums<T>,
@@ -34,7 +37,8 @@ inline void choose_flags(Case& c, Source& source) {
   for (bool* flag : {&c.centred, &c.outside, &c.gain, &c.bias, &c.save, &c.exact, &c.grad_x,
                      &c.grad_gain, &c.grad_bias})
     *flag = source.coin();
-  c.eps = source.coin() ? 1e-5 : 0.3;
+  constexpr double kEps[] = {1e-5, 1e-5, 0.3, 0, 1e-30, 1e-300};
+  c.eps = kEps[source.below(std::size(kEps))];
   c.block_rows = 1 + int64_t(source.below(9));
   c.x_gap = source.coin() ? int64_t(source.below(9)) : 0;
   c.grad_gap = source.coin() ? int64_t(source.below(9)) : 0;

@@ -24,14 +24,13 @@ Case decode(Kernel kernel, Source& source) {
     *offset = int64_t(source.below(32));
   c.place = Place(source.below(3));
   c.traffic = source.coin() ? Traffic::streamed : Traffic::cached;
-  if (!source.tame() && source.coin()) c.eps = 0;
   return c;
 }
 
 void run(const uint8_t* data, size_t size) {
   if (size < 3) return;
   const Kernel kernel = Kernel(data[0] % kKernels);
-  Source source(data + 3, size - 3, data[1] & 1 ? Kind::wild : Kind::tame);
+  Source source(data + 3, size - 3, Kind(data[1] % 3));
   const Case c = decode(kernel, source);
   const bool all = std::strcmp(instruction_set(), "avx512bf16");  // which has but one dtype
   switch (all ? data[2] % 4 : 0) {

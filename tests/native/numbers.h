@@ -1,6 +1,7 @@
 // Numbers of the four dtypes one at a time, and where a case's come from.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstddef>
@@ -35,6 +36,33 @@ inline constexpr double kEpsilon<bfloat16> = 0x1p-7;
 template <>
 inline constexpr double kEpsilon<float16> = 0x1p-10;
 
+// The largest number, and the exponents of the smallest and the largest.
+template <class T>
+constexpr double kLargest = std::numeric_limits<T>::max();
+template <>
+inline constexpr double kLargest<bfloat16> = 0x1.fep127;
+template <>
+inline constexpr double kLargest<float16> = 65504;
+template <class T>
+constexpr int kLowest = std::numeric_limits<T>::min_exponent - std::numeric_limits<T>::digits;
+template <>
+inline constexpr int kLowest<bfloat16> = -133;
+template <>
+inline constexpr int kLowest<float16> = -24;
+template <class T>
+constexpr int kHighest = std::numeric_limits<T>::max_exponent - 1;
+template <>
+inline constexpr int kHighest<bfloat16> = 127;
+template <>
+inline constexpr int kHighest<float16> = 15;
+
+// The distance between neighbouring numbers at this size.
+template <class T>
+Real unit(Real size) {
+  const int exponent = size > 0 ? std::max(std::ilogb(size), -20000) : -20000;
+  return std::max(std::ldexp(Real(kEpsilon<T>), exponent), std::ldexp(Real(1), kLowest<T>));
+}
+
 template <class T>
 constexpr const char* kName = "float64";
 template <>
@@ -44,17 +72,18 @@ inline constexpr const char* kName<bfloat16> = "bfloat16";
 template <>
 inline constexpr const char* kName<float16> = "float16";
 
-// tame: of a size near 1, so that results can be compared with a reference. wild: any bits at all,
-// often those of NaN, infinity, zero or a subnormal number.
-enum class Kind { tame, wild };
+// tame: of a size near 1. any_scale: rows of activations and upstream gradients are finite, no
+// more; other numbers are tame. wild: any bits at all, often those of NaN, infinity, zero or a
+// subnormal number; such results have no reference.
+enum class Kind { tame, any_scale, wild };
 
 class Source {
  public:
   explicit Source(uint64_t seed) : state_(seed) {}
   Source(const uint8_t* data, size_t size, Kind kind) : kind_(kind), data_(data), size_(size) {}
 
-  Kind kind() const { return kind_; }
-  bool tame() const { return kind_ == Kind::tame; }
+  void turn(Kind kind) { kind_ = kind; }
+  bool wild() const { return kind_ == Kind::wild; }
 
   // The fuzzer's bytes as long as they last, then random ones that follow from them.
   uint8_t byte() {
@@ -75,12 +104,7 @@ class Source {
 
   template <class T>
   T number() {
-    T v;
-    if (tame()) {
-      assign(v, near_one());
-      return v;
-    }
-    return wild<T>();
+    return wild() ? any_bits<T>() : rounded<T>(near_one());
   }
 
   template <class T>
@@ -88,19 +112,72 @@ class Source {
     for (int64_t i = 0; i < block.size(); ++i) block[i] = number<T>();
     block.freeze();
   }
-  // Numbers that a tame case wants positive, or small.
+  // Numbers that are to be positive, or small.
   template <class T, class F>
   void fill(Block<T>& block, const F& f) {
     for (int64_t i = 0; i < block.size(); ++i) {
       block[i] = number<T>();
-      if (tame()) assign(block[i], f(double(real(block[i]))));
+      if (!wild()) assign(block[i], f(double(real(block[i]))));
     }
     block.freeze();
   }
 
- private:
+  // Rows `stride` elements apart.
   template <class T>
-  T wild() {
+  void fill_rows(Block<T>& block, int64_t stride) {
+    if (kind_ != Kind::any_scale) return fill(block);
+    for (int64_t i = 0; i < block.size(); i += stride)
+      fill_row(block.data() + i, std::min(stride, block.size() - i));
+    block.freeze();
+  }
+
+ private:
+  // The largest where it is larger.
+  template <class T>
+  static T rounded(double v) {
+    T to;
+    assign(to, v);
+    if (!std::isfinite(real(to))) assign(to, std::copysign(kLargest<T>, v));
+    return to;
+  }
+  template <class T>
+  T scaled(int exponent) {
+    return rounded<T>(std::ldexp(near_one(), exponent));
+  }
+  template <class T>
+  T finite_bits() {
+    const T v = bits<T>();
+    return std::isfinite(real(v)) ? v : rounded<T>(INFINITY);
+  }
+
+  // What is hard for a norm: scales of any size, few elements that are all of the sum, and nearly
+  // equal ones.
+  template <class T>
+  void fill_row(T* row, int64_t n) {
+    const uint64_t kind = below(6);
+    const int scale = kLowest<T> + int(below(uint64_t(kHighest<T> - kLowest<T> + 1)));
+    const double base = double(real(scaled<T>(scale)));
+    const int64_t spike = int64_t(below(uint64_t(n)));
+    const uint64_t places = uint64_t(1) << below(16);
+    for (int64_t i = 0; i < n; ++i)
+      row[i] = kind == 0   ? scaled<T>(0)
+               : kind == 1 ? scaled<T>(scale)
+               : kind == 2 ? scaled<T>(scale + int(below(61)) - 30)
+               : kind == 3 ? finite_bits<T>()
+               : kind == 4 ? rounded<T>(i == spike ? base : 0)
+                           : rounded<T>(base * (1 + kEpsilon<T> * double(below(places))));
+  }
+
+  template <class T>
+  T bits() {
+    T v;
+    unsigned char bytes[sizeof(T)];
+    for (unsigned char& b : bytes) b = byte();
+    std::memcpy(&v, bytes, sizeof v);
+    return v;
+  }
+  template <class T>
+  T any_bits() {
     static constexpr double kEnds[] = {0.0,  -0.0,  INFINITY, -INFINITY, NAN,    1e-310, -1e-40,
                                        1e25, -1e38, 1e200,    1e-30,     6.1e-5, 65504,  1};
     T v;
@@ -108,10 +185,7 @@ class Source {
       assign(v, kEnds[choice % std::size(kEnds)]);
       return v;
     }
-    unsigned char bytes[sizeof(T)];
-    for (unsigned char& b : bytes) b = byte();
-    std::memcpy(&v, bytes, sizeof v);
-    return v;
+    return bits<T>();
   }
 
   Kind kind_ = Kind::tame;
@@ -136,6 +210,13 @@ void check_same(const Block<T>& a, const Block<T>& b, const char* what) {
            real(a[i]), real(b[i]));
 }
 
+template <class T>
+void check_within(T found, Real right, Real allowed, const char* what, int64_t i) {
+  if (!(std::fabs(real(found) - right) <= allowed))
+    fail("%s: element %lld is %.20Lg, not %.20Lg +- %Lg", what, (long long)i, real(found), right,
+         allowed);
+}
+
 // A result made of terms of this size, by `roundings` roundings in A, then rounded to T.
 template <class T>
 void check_near(T found, Real right, Real size, double roundings, const char* what, int64_t i) {
@@ -147,9 +228,7 @@ void check_near(T found, Real right, Real size, double roundings, const char* wh
   // What rounds to more than float16 holds is infinite.
   const bool beyond = std::is_same_v<T, float16> && std::fabs(right) + allowed >= 65520;
   if (beyond && real(found) == std::copysign(Real(INFINITY), right)) return;
-  if (!(std::fabs(real(found) - right) <= allowed))
-    fail("%s: element %lld is %.20Lg, not %.20Lg +- %Lg", what, (long long)i, real(found), right,
-         allowed);
+  check_within(found, right, allowed, what, i);
 }
 
 }  // namespace normkit::native

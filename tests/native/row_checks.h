@@ -1,9 +1,9 @@
 // Kernels of row norms: run twice, whole and in parts, between sentinels; the results must be the
-// same bits, and near a plain reference where the numbers are tame. How near is the business of the
-// tests in Python: here the bounds are such that nothing but roundings fits in.
+// same bits, and near a plain reference unless the numbers are wild.
 #pragma once
 
-#include "case.h"
+#include "careful_rows.h"
+#include "exact_row.h"
 
 namespace normkit::native {
 
@@ -74,34 +74,49 @@ struct RowResults {
   }
 };
 
+// What is kept of a row, where A holds it. The larger the slope, the smaller is what it multiplies.
 template <class T, class A = accumulate_t<T>>
-void check_row(const Case& c, const T* x, const Block<A>& gain, const Block<A>& bias,
-               const RowResults<T>& found, int64_t row) {
-  Real mean = 0, var = 0, largest = 0, size = 0;
-  for (int64_t i = 0; c.centred && i < c.n; ++i) mean += real(x[i]) / Real(c.n);
+void check_kept(const Case& c, const ExactRow<T>& exact, const RowResults<T>& found, int64_t row) {
+  const Real rstd = exact.rstd, slope = exact.slope, most = kLargest<A> / 2;
+  if (rstd < most) check_within(found.rstd[row], rstd, kRoundings * unit<A>(rstd), "rstd", row);
+  if (c.outside && slope < most)
+    check_within(found.slope[row], slope, kRoundings * kEpsilon<A> * slope * slope, "slope", row);
+  if (c.centred)
+    check_within(double(exact.off(found.mean[row], found.residual[row])), 0,
+                 kRoundings * unit<A>(exact.furthest), "the mean, less what it should be", row);
+}
+
+template <class T, class A = accumulate_t<T>>
+void check_row(const Case& c, const RowForward<T>& p, const RowResults<T>& found, int64_t row) {
+  const ExactRow<T> exact(c, p.x + row * p.x_stride);
+  if (!exact.has_value()) return;
+  std::vector<Real> y(c.n);
+  Real size = 0;
   for (int64_t i = 0; i < c.n; ++i) {
-    var += (real(x[i]) - mean) * (real(x[i]) - mean) / Real(c.n);
-    largest = std::max(largest, std::fabs(real(x[i])));
+    const Real scaled = exact.x_hat(i) * (p.gain ? p.gain[i] : 1), bias = p.bias ? p.bias[i] : 0;
+    y[i] = scaled + bias;
+    size = std::max({size, std::fabs(scaled), std::fabs(bias)});
   }
-  const Real root = std::sqrt(var);
-  const Real rstd = 1 / (c.outside ? root + c.eps : std::sqrt(var + c.eps));
-  const auto scale = [&](int64_t i) { return c.gain ? rstd * gain[i] : rstd; };
-  const auto shift = [&](int64_t i) { return c.bias ? Real(bias[i]) : 0; };
-  for (int64_t i = 0; i < c.n; ++i)
-    size = std::max(size, std::fabs(largest * scale(i)) + std::fabs(shift(i)));
-  for (int64_t i = 0; i < c.n; ++i)
-    check_near(found.y[row * c.n + i], (real(x[i]) - mean) * scale(i) + shift(i), size, kRoundings,
-               "y", row * c.n + i);
-  if (!c.save) return;
-  // Where the variance is next to nothing, what is left of it is roundings of the mean.
-  const bool flat = root < kEpsilon<A> * largest * 64;
-  if (!flat) check_near(found.rstd[row], rstd, rstd, kRoundings, "rstd", row);
-  if (c.centred) check_near(found.mean[row], mean, largest, kRoundings, "mean", row);
-  if (c.centred && !(std::fabs(found.residual[row]) <= kEpsilon<A> * largest))
-    fail("residual %lld is %g", (long long)row, double(found.residual[row]));
-  if (c.outside && !flat)
-    check_near(found.slope[row], (root + c.eps) / root, (root + c.eps) / root, kRoundings, "slope",
-               row);
+  check_result_row(found.y.data() + row * c.n, y, size, kOutputUnits<A>, "y", row);
+  if (c.save) check_kept(c, exact, found, row);
+}
+
+template <class T, class A = accumulate_t<T>>
+RowForward<T> forward_of(const Case& c, const Block<T>& x, int64_t stride, T* y,
+                         const RowStatistics<A>& save) {
+  RowForward<T> p{};
+  p.x = x.data();
+  p.x_stride = stride;
+  p.y = y;
+  p.save = save;
+  p.n = c.n;
+  p.inverse_n = 1.0 / double(c.n);
+  p.eps = c.eps;
+  p.centred = c.centred;
+  p.outside = c.outside;
+  p.traffic = c.traffic;
+  p.careful = &careful::forward<T>;
+  return p;
 }
 
 template <class T, class A = accumulate_t<T>>
@@ -110,24 +125,17 @@ void check_row_forward(const Kernels<T>& k, const Case& c, Source& source) {
   Block<T> x(extent(c.rows, c.n, stride), c.x, c.place);
   const bool with_gain = c.gain || c.bias;  // a bias without a gain is not the kernels' to serve
   Block<A> gain(with_gain * c.n, c.numbers, c.place), bias(c.bias * c.n, c.numbers, c.place);
-  source.fill(x);
+  source.fill_rows(x, stride);
   source.fill(gain);
   source.fill(bias);
-  Case asked = c;
-  asked.gain = with_gain;
+  const auto pass = [&](RowResults<T>& results) {
+    auto p = forward_of(c, x, stride, results.y.data(), results.views());
+    if (with_gain) p.gain = gain.data();
+    if (c.bias) p.bias = bias.data();
+    return p;
+  };
   const auto run = [&](RowResults<T>& results, int64_t split) {
-    const RowForward<T> p{x.data(),
-                          stride,
-                          results.y.data(),
-                          with_gain ? gain.data() : nullptr,
-                          c.bias ? bias.data() : nullptr,
-                          results.views(),
-                          c.n,
-                          1.0 / double(c.n),
-                          c.eps,
-                          c.centred,
-                          c.outside,
-                          c.traffic};
+    const RowForward<T> p = pass(results);
     in_parts(c.rows, split, [&](int64_t begin, int64_t end) {
       k.row_forward(p, begin, end);
       for (int64_t i = end * c.n; i < c.rows * c.n; ++i)
@@ -142,8 +150,7 @@ void check_row_forward(const Kernels<T>& k, const Case& c, Source& source) {
   run(whole, c.rows);
   run(parts, c.split);
   whole.check_same(parts);
-  for (int64_t r = 0; source.tame() && r < c.rows; ++r)
-    check_row(asked, x.data() + r * stride, gain, bias, whole, r);
+  for (int64_t r = 0; !source.wild() && r < c.rows; ++r) check_row(c, pass(whole), whole, r);
 }
 
 // ------------------------------------------------------------------------ backward
@@ -169,14 +176,14 @@ struct RowGradients {
   }
 };
 
-// What a backward pass reads.
+// What a backward pass reads; the statistics are those of the forward pass, or wild.
 template <class T, class A = accumulate_t<T>>
 struct RowOperands {
   int64_t x_stride, grad_stride;
   Block<T> x, grad;
   Block<A> gain, rstd, mean, residual, slope;
 
-  RowOperands(const Case& c, Source& source)
+  RowOperands(const Kernels<T>& k, const Case& c, Source& source)
       : x_stride(c.n + c.x_gap),
         grad_stride(c.n + c.grad_gap),
         x(extent(c.rows, c.n, x_stride), c.x, c.place),
@@ -186,13 +193,21 @@ struct RowOperands {
         mean(c.centred * c.rows, c.numbers, c.place),
         residual(c.centred * c.rows, c.numbers, c.place),
         slope(c.outside * c.rows, c.numbers, c.place) {
-    source.fill(x);
-    source.fill(grad);
+    source.fill_rows(x, x_stride);
+    source.fill_rows(grad, grad_stride);
     source.fill(gain);
-    source.fill(rstd, [](double v) { return std::fabs(v); });
-    source.fill(mean);
-    source.fill(residual, [](double v) { return v * kEpsilon<A> / 8; });
-    source.fill(slope, [](double v) { return 1 + std::fabs(v); });
+    if (!source.wild()) {
+      const Block<T> y(c.rows * c.n, 0, Place::within);
+      k.row_forward(forward_of(c, x, x_stride, y.data(), saved()), 0, c.rows);
+    }
+    for (Block<A>* b : {&rstd, &mean, &residual, &slope})
+      source.wild() ? source.fill(*b) : b->freeze();
+  }
+  RowStatistics<A> saved() const {
+    RowStatistics<A> s{rstd.data()};
+    if (mean.size()) s.mean = mean.data(), s.residual = residual.data();
+    if (slope.size()) s.slope = slope.data();
+    return s;
   }
   void check() const {
     x.check("x");
@@ -205,59 +220,72 @@ struct RowOperands {
   }
 };
 
-// A row's gradient, and what it adds to the sums for gain and bias: numbers, and their sizes.
-template <class T, class A = accumulate_t<T>>
-void check_row_gradient(const Case& c, const RowOperands<T>& in, const RowGradients<T>& found,
-                        int64_t row, std::vector<Real>& gain, std::vector<Real>& gain_size,
-                        std::vector<Real>& bias, std::vector<Real>& bias_size) {
-  const T *x = in.x.data() + row * in.x_stride, *grad = in.grad.data() + row * in.grad_stride;
-  const Real rstd = in.rstd[row], slope = c.outside ? Real(in.slope[row]) : 1;
-  const Real mean = c.centred ? Real(in.mean[row]) : 0;
-  const Real residual = c.centred ? Real(in.residual[row]) : 0;
-  const auto x_hat = [&](int64_t i) { return (real(x[i]) - mean - residual) * rstd; };
-  const auto x_hat_size = [&](int64_t i) {
-    return (std::fabs(real(x[i]) - mean) + std::fabs(residual)) * rstd;
-  };
-  const auto gw = [&](int64_t i) { return real(grad[i]) * (c.gain ? Real(in.gain[i]) : 1); };
-  Real sum = 0, product = 0, sum_size = 0, product_size = 0, largest = 0, size = 0;
-  for (int64_t i = 0; i < c.n; ++i) {
-    sum += gw(i);
-    product += gw(i) * x_hat(i);
-    sum_size += std::fabs(gw(i));
-    product_size += std::fabs(gw(i)) * x_hat_size(i);
-    largest = std::max(largest, x_hat_size(i));
-    size = std::max(size, std::fabs(gw(i)));
-    gain[i] += real(grad[i]) * x_hat(i);
-    gain_size[i] += std::fabs(real(grad[i])) * x_hat_size(i);
-    bias[i] += real(grad[i]);
-    bias_size[i] += std::fabs(real(grad[i]));
+// Sums over the rows of a block, one for each column, and the sizes of what is added.
+struct ExactSums {
+  std::vector<Real> sum, size;
+  explicit ExactSums(int64_t n) : sum(n), size(n) {}
+  void add(int64_t i, Real term, Real of_size) {
+    sum[i] += term;
+    size[i] += of_size;
   }
+  // A may not hold what comes between; the operator sees to that.
+  template <class A>
+  void check(const A* found, double roundings, const char* what) const {
+    for (int64_t i = 0; i < int64_t(sum.size()); ++i)
+      if (size[i] < kLargest<A> / 2)
+        check_within(found[i], sum[i], roundings * unit<A>(size[i]), what, i);
+  }
+};
+
+template <class T, class A = accumulate_t<T>>
+void check_row_gradient(const Case& c, const RowOperands<T>& in, const ExactRow<T>& exact,
+                        const T* found, int64_t row) {
+  const T* grad = in.grad.data() + row * in.grad_stride;
+  const auto gw = [&](int64_t i) { return real(grad[i]) * (c.gain ? Real(in.gain[i]) : 1); };
   const Real n = Real(c.n);
-  if (!c.centred) sum = sum_size = 0;
-  size = rstd * (size + sum_size / n + largest * product_size / n * slope);
-  for (int64_t i = 0; c.grad_x && i < c.n; ++i)
-    check_near(found.x[row * c.n + i], rstd * (gw(i) - sum / n - x_hat(i) * product / n * slope),
-               size, kRoundings, "grad_x", row * c.n + i);
+  // The mean of doubles has itself roundings, of the size of what is furthest from it.
+  const Real x_hat_off = std::is_same_v<A, double> ? exact.furthest * exact.rstd : 0;
+  Real mean = 0, pull = 0, pull_size = 0, largest = 0;
+  for (int64_t i = 0; i < c.n; ++i) {
+    if (c.centred) mean += gw(i) / n;
+    pull += gw(i) * exact.x_hat(i) / n * exact.slope;
+    pull_size += std::fabs(gw(i)) * (std::fabs(exact.x_hat(i)) + x_hat_off) / n * exact.slope;
+    largest = std::max(largest, std::fabs(gw(i)));
+  }
+  std::vector<Real> right(c.n);
+  for (int64_t i = 0; i < c.n; ++i) right[i] = exact.rstd * (gw(i) - mean - exact.x_hat(i) * pull);
+  const Real size = exact.rstd * std::max(largest, exact.furthest * exact.rstd * pull_size);
+  check_result_row(found, right, size, kGradientUnits<A>, "grad_x", row);
 }
 
+// Of rows [begin, end), which make one block.
 template <class T>
-void check_row_gradients(const Case& c, const RowOperands<T>& in, const RowGradients<T>& found) {
-  for (int64_t first = 0; first < c.rows; first += c.block_rows) {
-    std::vector<Real> gain(c.n), gain_size(c.n), bias(c.n), bias_size(c.n);
-    for (int64_t r = first; r < std::min(c.rows, first + c.block_rows); ++r)
-      check_row_gradient(c, in, found, r, gain, gain_size, bias, bias_size);
-    const int64_t at = first / c.block_rows * c.n;
-    const double roundings = kRoundings + double(c.block_rows);
-    for (int64_t i = 0; c.grad_gain && i < c.n; ++i)
-      check_near(found.gain[at + i], gain[i], gain_size[i], roundings, "grad_gain", at + i);
-    for (int64_t i = 0; c.grad_bias && i < c.n; ++i)
-      check_near(found.bias[at + i], bias[i], bias_size[i], roundings, "grad_bias", at + i);
+void check_row_block(const Case& c, const RowOperands<T>& in, const RowGradients<T>& found,
+                     int64_t begin, int64_t end) {
+  ExactSums gain(c.n), bias(c.n);
+  for (int64_t r = begin; r < end; ++r) {
+    const ExactRow<T> exact(c, in.x.data() + r * in.x_stride);
+    const T* grad = in.grad.data() + r * in.grad_stride;
+    // Off by the mean's roundings, and where it is next to nothing by what A does not hold of that.
+    const Real least = std::numeric_limits<accumulate_t<T>>::min() * std::max(Real(1), exact.rstd);
+    const Real x_hat_size = least + exact.furthest * exact.rstd;
+    for (int64_t i = 0; i < c.n; ++i) {
+      const Real g = real(grad[i]), x_hat = exact.x_hat(i);
+      gain.add(i, g * x_hat, std::fabs(g) * (std::fabs(x_hat) + x_hat_size));
+      bias.add(i, g, std::fabs(g));
+    }
+    if (c.grad_x && exact.has_value())
+      check_row_gradient(c, in, exact, found.x.data() + r * c.n, r);
   }
+  const int64_t at = begin / c.block_rows * c.n;
+  const double roundings = kRoundings + double(c.block_rows);
+  if (c.grad_gain) gain.check(found.gain.data() + at, roundings, "grad_gain");
+  if (c.grad_bias) bias.check(found.bias.data() + at, roundings, "grad_bias");
 }
 
 template <class T, class A = accumulate_t<T>>
 void check_row_backward(const Kernels<T>& k, const Case& c, Source& source) {
-  RowOperands<T> in(c, source);
+  const RowOperands<T> in(k, c, source);
   const int64_t blocks = (c.rows + c.block_rows - 1) / c.block_rows;
   const auto run = [&](RowGradients<T>& results, int64_t split) {
     RowBackward<T> p{};
@@ -266,17 +294,18 @@ void check_row_backward(const Kernels<T>& k, const Case& c, Source& source) {
     p.x = in.x.data();
     p.x_stride = in.x_stride;
     p.gain = c.gain ? in.gain.data() : nullptr;
-    p.saved.rstd = in.rstd.data();
-    if (c.centred) p.saved.mean = in.mean.data();
-    if (c.centred) p.saved.residual = in.residual.data();
-    if (c.outside) p.saved.slope = in.slope.data();
+    p.saved = in.saved();
     p.grad_x = c.grad_x ? results.x.data() : nullptr;
     p.rows = c.rows;
     p.n = c.n;
     p.block_rows = c.block_rows;
     p.grad_gain = c.grad_gain ? results.gain.data() : nullptr;
     p.grad_bias = c.grad_bias ? results.bias.data() : nullptr;
+    p.eps = c.eps;
+    p.centred = c.centred;
+    p.outside = c.outside;
     p.traffic = c.traffic;
+    p.careful = &careful::backward<T>;
     in_parts(blocks, split, [&](int64_t begin, int64_t end) {
       k.row_backward(p, begin, end);
       for (int64_t i = end * c.block_rows * c.n; i < results.x.size(); ++i)
@@ -289,7 +318,8 @@ void check_row_backward(const Kernels<T>& k, const Case& c, Source& source) {
   run(whole, blocks);
   run(parts, c.split);
   whole.check_same(parts);
-  if (source.tame()) check_row_gradients(c, in, whole);
+  for (int64_t r = 0; !source.wild() && r < c.rows; r += c.block_rows)
+    check_row_block(c, in, whole, r, std::min(c.rows, r + c.block_rows));
 }
 
 }  // namespace normkit::native

@@ -50,11 +50,14 @@ Case make(Kernel kernel, int64_t n, Source& random) {
 
 template <class T>
 void run(Kernel kernel, Case c, Source& random) {
-  for (Traffic traffic : {Traffic::cached, Traffic::streamed}) {
-    c.traffic = traffic;
-    check<T>(kernel, c, random);
-    ++cases;
-  }
+  for (Kind kind : {Kind::tame, Kind::any_scale})
+    for (Traffic traffic : {Traffic::cached, Traffic::streamed}) {
+      if (kind == Kind::any_scale && !of_rows(kernel)) continue;
+      random.turn(kind);
+      c.traffic = traffic;
+      check<T>(kernel, c, random);
+      ++cases;
+    }
 }
 
 template <class T>
