@@ -109,10 +109,10 @@ def operators():
     _, batch = ops.batch_norm_train(x, None, None, 1e-5)
     return {
         "layer_norm": lambda: ops.layer_norm(x, None, None, 1e-5),
-        "row_norm_bwd": lambda: ops.row_norm_bwd(x, x, rows, None, None, True),
+        "row_norm_bwd": lambda: ops.row_norm_bwd(x, x, rows, None, None, 1e-5, True),
         "batch_norm": lambda: ops.batch_norm(x, channel, channel, None, None, 1e-5),
         "batch_norm_train": lambda: ops.batch_norm_train(x, None, None, 1e-5),
-        "batch_norm_bwd": lambda: ops.batch_norm_bwd(x, x, batch, None, None, True),
+        "batch_norm_bwd": lambda: ops.batch_norm_bwd(x, x, batch, None, None, 1e-5, True),
     }
 
 
