@@ -19,7 +19,7 @@ void forward(const RowForward<T>& p, int64_t row) {
       [&](int64_t i, double v) { set_element(y + i, v); });
   const Mean<double> exact = g.true_mean();
   const Mean<A> mean = split_mean<A>(exact.mean, exact.residual);
-  if (p.save.rstd) p.save.rstd[row] = A(g.true_rstd());
+  if (p.save.rstd) p.save.rstd[row] = -A(g.true_rstd());
   if (p.save.mean) p.save.mean[row] = mean.mean;
   if (p.save.residual) p.save.residual[row] = mean.residual;
   if (p.save.slope) p.save.slope[row] = A(g.slope);
