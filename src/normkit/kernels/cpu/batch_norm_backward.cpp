@@ -72,7 +72,7 @@ struct Backward {
 template <class T, class A = accumulate_t<T>>
 void redo_beyond_range(const Layout& g, const Layout& in, T* grad_x, double eps, Backward<A>& to) {
   for (int64_t c = 0; c < in.channels; ++c) {
-    if (to.in_range(c)) continue;
+    if (to.in_range(c) || std::isnan(to.stats.rstd[c])) continue;
     const auto x = channel<T>(in, c), grad_y = channel<T>(g, c);
     const int64_t n = in.rows();
     if (!careful::all_finite(n, grad_y) || !careful::all_finite(n, x)) continue;

@@ -43,9 +43,9 @@ double largest(int64_t n, const F& f) {
 
 template <class F>
 bool all_finite(int64_t n, const F& f) {
-  double nothing = 0;
-  for (int64_t i = 0; i < n; ++i) nothing += f(i) - f(i);
-  return nothing == 0;
+  for (int64_t i = 0; i < n; ++i)
+    if (!std::isfinite(f(i))) return false;
+  return true;
 }
 
 // f 2^-exponent has no value beyond 2.

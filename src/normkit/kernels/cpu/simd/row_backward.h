@@ -82,14 +82,14 @@ inline double set_pull(const RowBackward<T>& p, int64_t row, const Wide<1 + kCen
   return slope > 1 && size >= kLeastSum<A> ? size * slope : size;
 }
 
-// Where it does not: whether care would help, and there is a gradient at all. What the forward pass
-// took care of has no other way.
-template <class T>
+// Where it does not: whether care would help. Not where sums are small because x or its gradient is
+// zero, as in padding. What the forward pass took care of has no other way.
+template <class T, class A = accumulate_t<T>>
 __attribute__((noinline)) bool needs_care(const RowBackward<T>& p, int64_t row) {
   if (p.saved.rstd[row] < 0) return true;
-  const T* grad_y = p.grad_y + row * p.grad_y_stride;
-  return !all_equal(grad_y, p.n, accumulate_t<T>(0)) && all_finite(grad_y, p.n) &&
-         all_finite(p.x + row * p.x_stride, p.n);
+  const T *x = p.x + row * p.x_stride, *grad_y = p.grad_y + row * p.grad_y_stride;
+  const bool zero = all_equal(grad_y, p.n, A(0)) || (!p.centred && all_equal(x, p.n, A(0)));
+  return !zero && all_finite(grad_y, p.n) && all_finite(x, p.n);
 }
 
 constexpr int kTogether = 4;  // rows that share a sweep
