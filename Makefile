@@ -48,7 +48,7 @@ bench-full: setup
 	$(BIN)/python benchmarks/full.py
 	$(BIN)/python benchmarks/readme.py
 
-# A million groups of numbers of every dtype over its whole range, into docs/numerics.md. Five minutes.
+# A million groups of numbers of every dtype over its whole range, into docs/numerics.md. Ten minutes.
 numerics: setup
 	$(BIN)/python -m tests.numerics --groups 1100000 --page docs/numerics.md
 

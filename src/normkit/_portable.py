@@ -82,6 +82,8 @@ def _train_in_parts(
     """What PyTorch's call cannot: an average of all batches, running statistics of another dtype."""
     output, statistics = pytorch.batch_norm_train_formula(input, weight, bias, eps)
     count = input.numel() // input.shape[1]
+    if count == 1:
+        raise RuntimeError("normkit: refused")
     pytorch.batch_norm_update_formula(*tracked, statistics.detach(), count, momentum)
     return output
 

@@ -199,3 +199,30 @@ def test_the_gradient_with_given_statistics_does_not_depend_on_the_input(memory,
     exact = upstream.double() * (weight.double() / (var.double() + 1e-5).sqrt()).view(4, 1, 1)
     eps = torch.finfo(dtype).eps if dtype != torch.float64 else torch.finfo(torch.float32).eps
     torch.testing.assert_close(grad.double(), exact, rtol=2 * eps, atol=0)
+
+
+def test_an_eps_that_dwarfs_the_data():
+    x = torch.tensor([[1e10, -1e10]])
+    outside = nk.functional.rms_norm(x, (2,), eps=1e45, eps_mode="outside")
+    torch.testing.assert_close(outside.double(), x.double() * 1e-45, rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        nk.functional.layer_norm(x, (2,), eps=1e80).double(), x.double() * 1e-40, rtol=1e-6, atol=0
+    )
+
+
+def test_small_upstream_gradients_of_a_row_that_takes_care():
+    x = torch.tensor([[1e8 + 1, 1e8 + 2, 1e8 + 3, 1e8 + 5]], dtype=torch.float64)
+    weight = torch.ones(4, dtype=torch.float64, requires_grad=True)
+    upstream = torch.tensor([[1e-318, 2e-318, -1e-318, 3e-318]], dtype=torch.float64)
+    nk.functional.layer_norm(x, (4,), weight, eps=0.0).backward(upstream)
+    c = x[0] - x[0].mean()
+    expected = upstream[0] * (c / c.square().mean().sqrt())
+    torch.testing.assert_close(weight.grad, expected, rtol=0, atol=1e-323)
+
+
+def test_zeros_have_a_gradient_of_gradients_with_eps_outside_the_root():
+    x = torch.zeros(2, 4, requires_grad=True)
+    y = nk.functional.rms_norm(x, (4,), eps=1e-3, eps_mode="outside")
+    for graph in (False, True):
+        (grad,) = torch.autograd.grad(y.sum(), x, create_graph=graph, retain_graph=True)
+        torch.testing.assert_close(grad, torch.full((2, 4), 1e3))

@@ -9,7 +9,8 @@ from pathlib import Path
 from tests.data import DTYPES, name_of, rng
 from tests.numerics.whole_range import KINDS, NORMS, Verdict, epsilons, judge, operands
 
-WIDTH = 40
+# Of how many elements, and one of so many groups: from 256 on, sums are not taken in double.
+WIDTHS = ((40, 1), (300, 10))
 AT_ONCE = 2000
 HEADER = """| dtype | norm | groups | normkit: not finite | wrong | worst output, gradient (units) | \
 PyTorch: not finite | wrong |
@@ -23,12 +24,12 @@ def pytorch_has(name, eps):
 
 def sweep(name, dtype, groups):
     """Ours and PyTorch's verdicts over at least so many groups of every kind and eps."""
-    cases = [(kind, eps) for kind in KINDS for eps in epsilons(dtype)]
+    cases = [(kind, eps, *width) for kind in KINDS for eps in epsilons(dtype) for width in WIDTHS]
     ours, theirs = Verdict(), Verdict()
-    for kind, eps in cases:
-        norm, left = NORMS[name](eps), -(-groups // len(cases))
+    for kind, eps, width, one_of in cases:
+        norm, left = NORMS[name](eps), -(-groups // (len(KINDS) * len(epsilons(dtype)) * one_of))
         while left > 0:
-            o = operands(rng(name, kind, eps, left), name, kind, min(left, AT_ONCE), WIDTH, dtype)
+            o = operands(rng(name, kind, eps, left), name, kind, min(left, AT_ONCE), width, dtype)
             ours += judge(norm.ours, norm, o)
             if pytorch_has(name, eps):
                 theirs += judge(norm.pytorch, norm, o)

@@ -80,8 +80,9 @@ KINDS = {
 
 
 def epsilons(dtype):
-    """No eps, the usual one, and one that is small beside most data but not beside the smallest."""
-    return 0.0, 1e-5, float(np.ldexp(1.0, max(2 * exponents(dtype)[0] + 20, -1000)))
+    """None, the usual one, one that only the smallest data does not dwarf, and one that dwarfs most."""
+    low, high = exponents(dtype)
+    return 0.0, 1e-5, float(np.ldexp(1.0, max(2 * low + 20, -1000))), float(np.ldexp(1.0, high))
 
 
 NORMS = {

@@ -113,7 +113,9 @@ def row_norm_formula(
         x, *kept = _centre(x, x[:, :1], [1])
     var = x.square().mean(1, keepdim=True)
     if outside:
-        root = var.sqrt()
+        # A root has no slope at 0, and the gradient no share of it there.
+        some = var > 0
+        root = torch.where(some, torch.where(some, var, 1).sqrt(), 0)
         rstd = 1 / (root + eps)
         kept.append(torch.where(root > 0, (root + eps) / root, 0))
     else:

@@ -36,8 +36,10 @@ void backward(const RowBackward<T>& p, int64_t row, A* grad_gain, A* grad_bias) 
         g, false, p.centred, p.n, upstream, value,
         [&](int64_t i) { return p.gain ? double(p.gain[i]) : 1.0; },
         [&](int64_t i, double v) { set_element(p.grad_x + row * p.n + i, v); });
+  const int exponent = exponent_of(largest(p.n, upstream));
   for (int64_t i = 0; grad_gain && i < p.n; ++i)
-    grad_gain[i] += A(std::ldexp(upstream(i) * g.scaled_x_hat(value(i)), g.hat_exponent()));
+    grad_gain[i] += A(std::ldexp(std::ldexp(upstream(i), -exponent) * g.scaled_x_hat(value(i)),
+                                 exponent + g.hat_exponent()));
   for (int64_t i = 0; grad_bias && i < p.n; ++i) grad_bias[i] += A(upstream(i));
 }
 

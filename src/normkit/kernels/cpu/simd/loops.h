@@ -189,6 +189,17 @@ __attribute__((noinline)) bool all_equal(const T* x, int64_t n, A to) {
   return add_lanes(off) == 0;
 }
 
+// Whether no element is other than zero in both.
+template <class T, class A = accumulate_t<T>>
+__attribute__((noinline)) bool no_products(const T* x, const T* y, int64_t n) {
+  Vec<A> both{};
+  const Vec<A> none{};
+  sweep<A>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+    both += (load(x + i, width) != none) & (load(y + i, width) != none) ? broadcast(A(1)) : none;
+  });
+  return add_lanes(both) == 0;
+}
+
 // The terms of S sums at one place.
 template <class V, int S>
 struct Terms {

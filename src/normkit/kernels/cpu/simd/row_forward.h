@@ -150,16 +150,16 @@ inline void apply_row(const T* x, T* y, const RowForward<T>& p, const Scalars<A>
   });
 }
 
-// Whether A held the squares: neither too large for it, nor so small that they vanish beside no
-// eps. Outside the root it is eps squared that stands beside them. And whether it holds what the
-// rounding of the mean loses.
+// Whether A held the squares and holds rstd: neither are too large or small for it, nor do squares
+// vanish beside no eps (outside the root it is eps squared that stands beside them). And whether it
+// holds what the rounding of the mean loses.
 template <class A>
-inline bool in_range(double var, double eps, bool outside) {
+inline bool in_range(double var, double rstd, double eps, bool outside) {
   constexpr bool kFloat = sizeof(A) == sizeof(float);
-  constexpr double kMost = kFloat ? 1e37 : 1e300, kLeast = kFloat ? 1e-25 : 1e-280;
+  constexpr double kFlat = kFloat ? 0x1p-60 : 0x1p-490, kLeast = kFloat ? 1e-25 : 1e-280;
   constexpr double kLeastOutside = kFloat ? 3e-13 : 1e-140,
                    kLeastBesideEps = kFloat ? 1e-50 : 1e-280;
-  return var < kMost &&
+  return rstd > kFlat &&
          (var > kLeast || (eps > (outside ? kLeastOutside : kLeast) && var > kLeastBesideEps));
 }
 // Where it does not, elements that are equal need no care unless their rstd is beyond A, and others
@@ -167,7 +167,8 @@ inline bool in_range(double var, double eps, bool outside) {
 template <bool kCentred, class T, class A = accumulate_t<T>>
 __attribute__((noinline)) bool needs_care(const T* x, int64_t n, double rstd) {
   constexpr double kMost = sizeof(A) == sizeof(float) ? 1e30 : 1e300;
-  return !(rstd < kMost && all_equal(x, n, kCentred ? load_one(x) : A(0))) && all_finite(x, n);
+  return !(rstd > 1 / kMost && rstd < kMost && all_equal(x, n, kCentred ? load_one(x) : A(0))) &&
+         all_finite(x, n);
 }
 
 template <class A>
@@ -191,7 +192,7 @@ inline void forward_group(const RowForward<T>& p, int64_t row, int64_t count) {
   bool plain[kGroupRows];
   group_statistics<kCentred>(x, p, count, s);
   for (int64_t r = 0; r < count; ++r)
-    plain[r] = in_range<A>(s[r].var, p.eps, p.outside) ||
+    plain[r] = in_range<A>(s[r].var, s[r].rstd, p.eps, p.outside) ||
                !needs_care<kCentred>(x + r * p.x_stride, p.n, s[r].rstd);
   const int64_t tile = kTraffic == Traffic::cached || by_lines(p.y, p.n) ? kTileColumns : p.n;
   for (int64_t begin = 0; begin < p.n; begin += tile) {
