@@ -59,11 +59,12 @@ struct Backward {
     constexpr double kMost = kFloat ? 1e30 : 1e250, kLeast = kFloat ? 1e-25 : 1e-200;
     constexpr double kSteep = kFloat ? 0x1p60 : 0x1p400;
     const double size = std::abs(sums[0][c]) + std::abs(sums[1][c]);
+    const auto large = [](double sum) { return sum == 0 || std::abs(sum) > kLeast; };
     const double rstd = stats.rstd[c], steepness = std::abs(scale(c));
     return rstd > 1 / kSteep && rstd < kSteep && std::abs(stats.mean[c]) < kMost &&
            (steepness == 0 || (steepness > 1 / kSteep && steepness < kSteep)) &&
            (!sums_wanted ||
-            (size < kMost && size * steepness < kMost && (size == 0 || size > kLeast))) &&
+            (size < kMost && size * steepness < kMost && large(sums[0][c]) && large(sums[1][c]))) &&
            !(training && stats.var[c] == 0 && sums[1][c] != 0);  // it varies, but A can't say so
   }
 };
@@ -75,7 +76,8 @@ void redo_beyond_range(const Layout& g, const Layout& in, T* grad_x, double eps,
     if (to.in_range(c) || std::isnan(to.stats.rstd[c])) continue;
     const auto x = channel<T>(in, c), grad_y = channel<T>(g, c);
     const int64_t n = in.rows();
-    if (!careful::all_finite(n, grad_y) || !careful::all_finite(n, x)) continue;
+    const bool finite = careful::all_finite(n, grad_y) && careful::all_finite(n, x);
+    if (!finite && to.stats.rstd[c] >= 0) continue;  // below 0, the kernels' has the wrong sign
     const auto& s = to.stats;
     const auto group = to.training
                            ? careful::measured(n, x, {eps})

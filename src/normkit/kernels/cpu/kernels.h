@@ -138,7 +138,8 @@ struct ChannelMoments {
   double *mean, *variance;
 };
 
-// What is kept of every channel for the backward pass and the running statistics.
+// What is kept of every channel for the backward pass and the running statistics. As of rows, an
+// rstd below 0 needs care.
 template <class A>
 struct ChannelStatistics {
   A *rstd, *mean, *residual, *var;

@@ -107,7 +107,9 @@ bool channel_numbers(const ChannelSources<A>& from, const ChannelNumbers<A>& to,
     store_rounded(to.apply.scale_rest + c, rounded<A>(scale - in_double(part)), width);
     store_rounded(to.apply.bias + c, rounded<A>(bias - residual * scale), width);
     if (keep_statistics) {
-      store_rounded(to.statistics.rstd + c, rounded<A>(rstd), width);
+      // The backward pass must know of a spread that A has no room for beside eps.
+      const auto slight = (variance > 0.0) & (variance < (sizeof(A) == sizeof(float) ? 1e-50 : 0));
+      store_rounded(to.statistics.rstd + c, rounded<A>(slight ? -rstd : rstd), width);
       store_rounded(to.statistics.mean + c, mean, width);
       store_rounded(to.statistics.residual + c, rounded<A>(residual), width);
       store_rounded(to.statistics.var + c, rounded<A>(variance), width);
