@@ -36,10 +36,12 @@ void backward(const RowBackward<T>& p, int64_t row, A* grad_gain, A* grad_bias) 
         g, false, p.centred, p.n, upstream, value,
         [&](int64_t i) { return p.gain ? double(p.gain[i]) : 1.0; },
         [&](int64_t i, double v) { set_element(p.grad_x + row * p.n + i, v); });
-  const int exponent = exponent_of(largest(p.n, upstream));
-  for (int64_t i = 0; grad_gain && i < p.n; ++i)
-    grad_gain[i] += A(std::ldexp(std::ldexp(upstream(i), -exponent) * g.scaled_x_hat(value(i)),
-                                 exponent + g.hat_exponent()));
+  // Each by its own exponent: beside the row's largest, the smallest would vanish.
+  for (int64_t i = 0; grad_gain && i < p.n; ++i) {
+    const int scale = exponent_of(std::abs(upstream(i)));
+    const double scaled = std::ldexp(upstream(i), -scale) * g.scaled_x_hat(value(i));
+    grad_gain[i] += A(std::ldexp(scaled, scale + g.hat_exponent()));
+  }
   for (int64_t i = 0; grad_bias && i < p.n; ++i) grad_bias[i] += A(upstream(i));
 }
 
