@@ -31,6 +31,10 @@ class ExactRow {
   }
   bool has_value() const { return std::isfinite(rstd); }
   Real x_hat(int64_t i) const { return d(i) * rstd; }
+  // The mean of doubles has itself roundings, of the size of what is furthest from it.
+  Real x_hat_off() const {
+    return std::is_same_v<accumulate_t<T>, double> ? furthest * rstd : Real(0);
+  }
   // How far a mean that was kept as these two is from right.
   Real off(Real mean, Real residual) const { return (mean - first_ - mean_) + residual; }
 

@@ -95,9 +95,10 @@ void check_row(const Case& c, const RowForward<T>& p, const RowResults<T>& found
   std::vector<Real> y(c.n);
   Real size = 0;
   for (int64_t i = 0; i < c.n; ++i) {
-    const Real scaled = exact.x_hat(i) * (p.gain ? p.gain[i] : 1), bias = p.bias ? p.bias[i] : 0;
+    const Real gain = p.gain ? p.gain[i] : 1, bias = p.bias ? p.bias[i] : 0;
+    const Real scaled = exact.x_hat(i) * gain, off = exact.x_hat_off() * gain;
     y[i] = scaled + bias;
-    size = std::max({size, std::fabs(scaled), std::fabs(bias)});
+    size = std::max({size, std::fabs(scaled), std::fabs(off), std::fabs(bias)});
   }
   check_result_row(found.y.data() + row * c.n, y, size, kOutputUnits<A>, "y", row);
   if (c.save) check_kept(c, exact, found, row);
@@ -245,13 +246,12 @@ void check_row_gradient(const Case& c, const RowOperands<T>& in, const ExactRow<
   const T* grad = in.grad.data() + row * in.grad_stride;
   const auto gw = [&](int64_t i) { return real(grad[i]) * (c.gain ? Real(in.gain[i]) : 1); };
   const Real n = Real(c.n);
-  // The mean of doubles has itself roundings, of the size of what is furthest from it.
-  const Real x_hat_off = std::is_same_v<A, double> ? exact.furthest * exact.rstd : 0;
   Real mean = 0, pull = 0, pull_size = 0, largest = 0;
   for (int64_t i = 0; i < c.n; ++i) {
     if (c.centred) mean += gw(i) / n;
     pull += gw(i) * exact.x_hat(i) / n * exact.slope;
-    pull_size += std::fabs(gw(i)) * (std::fabs(exact.x_hat(i)) + x_hat_off) / n * exact.slope;
+    pull_size +=
+        std::fabs(gw(i)) * (std::fabs(exact.x_hat(i)) + exact.x_hat_off()) / n * exact.slope;
     largest = std::max(largest, std::fabs(gw(i)));
   }
   std::vector<Real> right(c.n);
