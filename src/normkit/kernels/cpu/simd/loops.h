@@ -179,14 +179,19 @@ __attribute__((noinline)) bool all_finite(const T* x, int64_t n) {
   });
   return add_lanes(nothing) == 0;
 }
+// How far they are from a number, all together.
 template <class T, class A = accumulate_t<T>>
-__attribute__((noinline)) bool all_equal(const T* x, int64_t n, A to) {
+__attribute__((noinline)) double distance(const T* x, int64_t n, A to) {
   Vec<A> off{};
   sweep<A>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
     const Vec<A> d = keep<A>(load(x + i, width) - broadcast(to), width);
     off += larger(d, -d);
   });
-  return add_lanes(off) == 0;
+  return add_lanes(off);
+}
+template <class T, class A = accumulate_t<T>>
+inline bool all_equal(const T* x, int64_t n, A to) {
+  return distance(x, n, to) == 0;
 }
 
 // Whether no element is other than zero in both.

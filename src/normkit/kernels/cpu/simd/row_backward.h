@@ -82,13 +82,16 @@ inline double set_pull(const RowBackward<T>& p, int64_t row, const Wide<1 + kCen
   return slope > 1 && size >= kLeastSum<A> ? size * slope : size;
 }
 
-// Where it does not: whether care would help. Not where sums are small because x or its gradient is
-// zero, as in padding or behind a ReLU. What the forward pass took care of has no other way.
+// Where it does not: whether care would help. Not where sums are small because the gradient is
+// zero, or x is, as in padding or behind a ReLU, and the gradient is not small itself. What the
+// forward pass took care of has no other way.
 template <class T, class A = accumulate_t<T>>
 __attribute__((noinline)) bool needs_care(const RowBackward<T>& p, int64_t row) {
   if (p.saved.rstd[row] < 0) return true;
   const T *x = p.x + row * p.x_stride, *grad_y = p.grad_y + row * p.grad_y_stride;
-  const bool zero = all_equal(grad_y, p.n, A(0)) || (!p.centred && no_products(grad_y, x, p.n));
+  const double upstream = distance(grad_y, p.n, A(0));
+  const bool zero =
+      upstream == 0 || (!p.centred && held<A>(1.0, upstream) && no_products(grad_y, x, p.n));
   return !zero && all_finite(grad_y, p.n) && all_finite(x, p.n);
 }
 
