@@ -80,10 +80,12 @@ def _train_in_parts(
     eps: float,
 ) -> Tensor:
     """What PyTorch's call cannot: an average of all batches, running statistics of another dtype."""
-    output, statistics = pytorch.batch_norm_train_formula(input, weight, bias, eps)
     count = input.numel() // input.shape[1]
     if count == 1:
         raise RuntimeError("normkit: refused")
+    if count == 0:  # nothing to learn from, but a batch all the same, as PyTorch has it
+        tracked = (None, None, tracked[2])
+    output, statistics = pytorch.batch_norm_train_formula(input, weight, bias, eps)
     pytorch.batch_norm_update_formula(*tracked, statistics.detach(), count, momentum)
     return output
 

@@ -78,7 +78,7 @@ class Channels {
     const Mean<A> centre = split_mean<A>(exact.mean, exact.residual);
     kept.mean[c] = centre.mean;
     kept.residual[c] = centre.residual;
-    kept.rstd[c] = A(g.true_rstd());
+    kept.rstd[c] = -A(g.true_rstd());  // the backward pass takes care as well
     kept.var[c] = A(g.true_var());
   }
 };
