@@ -188,6 +188,23 @@ struct ChannelNumbers {
   ChannelStatistics<A> statistics;
 };
 
+// What the numbers of a channel's gradient are made of: the forward pass's statistics, and the
+// gradients of bias and weight where they are wanted or the statistics are the batch's own.
+template <class A>
+struct GradientSources {
+  ChannelStatistics<A> statistics;
+  const A* weight;
+  const double *grad, *grad_x_hat;
+  bool training, summed;
+  double inverse_count;
+};
+// Where they go to: in training a Gradient's. Where the statistics are constants pull is what
+// rounding the scale lost, and shift is 0.
+template <class A>
+struct GradientNumbers {
+  A *hat_shift, *scale, *pull, *shift;
+};
+
 // Planar data, or a part of it: element (n, c, s) at data[n * stride_n + c * stride_c + s].
 template <class T>
 struct Planes {
@@ -231,6 +248,13 @@ struct Kernels {
   // What channels [begin, end) are normalised with. Whether A holds every step of it.
   bool (*channel_numbers)(const ChannelSources<A>& from, const ChannelNumbers<A>& to, int64_t begin,
                           int64_t end);
+
+  // What of channels [begin, end) the sums of their gradient need, and the rest.
+  void (*gradient_numbers)(const GradientSources<A>& from, const GradientNumbers<A>& to,
+                           int64_t begin, int64_t end);
+  // What follows from the sums. Whether A holds every step of the channels' gradients.
+  bool (*gradient_pull)(const GradientSources<A>& from, const GradientNumbers<A>& to, int64_t begin,
+                        int64_t end);
 
   // Sums are one per channel. exact: every step in double.
   void (*planar_sums)(Planes<const T> x, Box box, const A* shift, bool exact, Sums* sums);

@@ -63,6 +63,7 @@ NORMKIT_INLINE inline void sum_planes(const Box& box, Add&& add, Keep&& keep) {
   for (int64_t first = 0; first < box.channels; first += kTogether) {
     const int64_t rest = box.channels - first, count = rest < kTogether ? rest : kTogether;
     Wide<2> wide[kTogether];
+    for (int64_t c = 0; c < count; ++c) wide[c].clear();
     by_planes({box.batch, count, box.length, box.traffic},
               [&](int64_t n, int64_t c) NORMKIT_INLINE { add(n, first + c, wide[c]); });
     for (int64_t c = 0; c < count; ++c) keep(first + c, wide[c]);

@@ -98,12 +98,17 @@ inline V larger(V a, V b) {
   return a > b ? a : b;
 }
 
-// Sums in the making: S of them, each as two vectors of doubles.
+// Sums in the making: S of them, each as two vectors of doubles. To be cleared before use: an array
+// of them is longer than what is used of it.
 template <int S>
 struct Wide {
-  Vec<double> sum[S][2] = {};
-  Vec<double> peak = {};  // the largest that was added to the first sum at once, per lane
+  Vec<double> sum[S][2];
+  Vec<double> peak;  // the largest that was added to the first sum at once, per lane
 
+  void clear() {
+    for (auto& halves : sum) halves[0] = halves[1] = Vec<double>{};
+    peak = Vec<double>{};
+  }
   double total(int s) const { return add_lanes(sum[s][0] + sum[s][1]); }
   double largest() const {
     double most = peak[0];

@@ -111,11 +111,11 @@ struct Whatever {
 };
 
 // Columns [begin, end) of R rows, so that a weight gradient is loaded and stored once for all of
-// them.
+// them. A function of its own, as apply_row is.
 template <int R, bool kCentred, Traffic kTraffic, class Wanted, class T, class A = accumulate_t<T>>
-inline void backward_tile(const RowBackward<T>& p, Wanted wanted, int64_t row,
-                          const BackwardScalars<A>* scalars, int64_t begin, int64_t end,
-                          A* grad_gain, A* grad_bias) {
+__attribute__((noinline)) void backward_tile(const RowBackward<T>& p, Wanted wanted, int64_t row,
+                                             const BackwardScalars<A>* scalars, int64_t begin,
+                                             int64_t end, A* grad_gain, A* grad_bias) {
   BackwardScalars<A> s[R];
   const T *x[R], *grad_y[R];
   T* grad_x[R];
@@ -154,7 +154,10 @@ inline void backward_group(const RowBackward<T>& p, Wanted wanted, int64_t row, 
                            A* grad_gain, A* grad_bias) {
   BackwardScalars<A> s[kGroupRows];
   Wide<1 + kCentred> sums[kGroupRows];
-  for (int64_t r = 0; r < count; ++r) s[r] = saved_scalars<kCentred>(p, row + r);
+  for (int64_t r = 0; r < count; ++r) {
+    s[r] = saved_scalars<kCentred>(p, row + r);
+    sums[r].clear();
+  }
   for (int64_t begin = 0; wanted.grad_x && begin < p.n; begin += kTileColumns) {
     const int64_t end = p.n - begin < kTileColumns ? p.n : begin + kTileColumns;
     for (int64_t r = 0; r < count; ++r)

@@ -41,6 +41,7 @@ template <bool kCentred, class P, class T, class A = accumulate_t<T>>
 inline Wide<1 + kCentred> sum_row(const T* x, int64_t n, A shift) {
   const Vec<P> shifts = broadcast(P(shift));
   Wide<1 + kCentred> sums;
+  sums.clear();
   add_sums<P, T>(n, sums, [&](int64_t i, auto width) NORMKIT_INLINE {
     const auto v = load_as<P>(x + i, width);
     if constexpr (kCentred) {
@@ -134,10 +135,13 @@ struct Normalizer {
   }
 };
 
-// Columns [begin, end) of a row, while the same of a row `ahead` elements further is fetched.
+// Columns [begin, end) of a row, while the same of a row `ahead` elements further is fetched. A
+// function of its own: in one with a dozen loops the compiler runs out of registers for the
+// vectors.
 template <bool kCentred, Traffic kTraffic, Affine kAffine, class T, class A = accumulate_t<T>>
-inline void apply_row(const T* x, T* y, const RowForward<T>& p, const Scalars<A>& s, int64_t begin,
-                      int64_t end, int64_t ahead) {
+__attribute__((noinline)) void apply_row(const T* x, T* y, const RowForward<T>& p,
+                                         const Scalars<A>& s, int64_t begin, int64_t end,
+                                         int64_t ahead) {
   const Normalizer<kCentred, T> normalize(s);
   const A *gain = p.gain, *bias = p.bias;
   sweep_lines<kTraffic>(y, begin, end, [&](int k, int64_t i, auto width) NORMKIT_INLINE {

@@ -26,6 +26,8 @@ constexpr Kernels<T> make_table() {
       &row_backward<T>,
       &channel_moments<T>,
       &channel_numbers<accumulate_t<T>>,
+      &gradient_numbers<accumulate_t<T>>,
+      &gradient_pull<accumulate_t<T>>,
       &planar_sums<T>,
       &planar_apply<T>,
       &planar_gradient_sums<T>,
