@@ -8,7 +8,7 @@ import json
 import sys
 import warnings
 
-if "--without-core" in sys.argv:
+if {"--without-core", "--triton"} & set(sys.argv):
     sys.modules["normkit.kernels.cpu._core"] = None
 
 import torch
@@ -26,6 +26,28 @@ from tests.operands import (
     running_statistics,
 )
 from tests.oracle import BatchNorm, RowNorm, assert_right, run
+
+interpreted = set()
+
+
+def counted(kernel):
+    """The kernel, which tells that it was called."""
+
+    def call(*arguments):
+        interpreted.add(kernel.__name__)
+        return kernel(*arguments)
+
+    return call
+
+
+if "--triton" in sys.argv:  # in its interpreter, for CPU tensors
+    from normkit.kernels import triton
+
+    for operator in triton.__all__:
+        torch.library.impl(f"normkit::{operator}", "cpu", counted(getattr(triton, operator)))
+    if "--in-steps" in sys.argv:
+        small = triton.launch.Budget(held=64, together=64, step=1024)
+        triton.launch.FORWARD = triton.launch.BACKWARD = small
 
 WIDTHS = [1, 2, 3, 5, 8, 9, 16, 17, 33, 65, 255, 1000]
 
@@ -51,12 +73,16 @@ def cases(dtype):
 
 def failures(room):
     """One line for each case that is wrong."""
-    for dtype in DTYPES:
+    for dtype in (torch.float32, torch.bfloat16) if "--in-steps" in sys.argv else DTYPES:
         for norm, o in cases(dtype):
+            results, what = run(norm.ours, o), f"{dtype}, {tuple(o.x.shape)}"
             try:
-                assert_right(norm, o, run(norm.ours, o), f"{dtype}, {tuple(o.x.shape)}", room)
+                assert_right(norm, o, results, what, room)
             except AssertionError as error:
                 yield str(error)
+            with torch.no_grad():
+                if not torch.equal(norm.ours(o.x, o.weight, o.bias), results.output):
+                    yield f"{norm} {what}: inference gives other bits"
 
 
 def running_statistics_of_three_steps():
@@ -84,6 +110,7 @@ def main():
         "why_not": backend.why_not,
         "warnings": [str(w.message) for w in caught],
         "failures": found,
+        "interpreted": sorted(interpreted),
     }
     print(json.dumps(report))
 

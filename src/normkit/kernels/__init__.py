@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from normkit.kernels import cpu
+from normkit.kernels import cpu, gpu
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,16 @@ def backends() -> dict[str, Backend]:
     found = {"cpu": _cpu()}
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if accelerator is not None:
-        reason = f"normkit has no kernels for {accelerator.type} yet"
-        found[accelerator.type] = Backend(accelerator.type, _PYTORCH, reason)
+        found[accelerator.type] = _accelerator(accelerator.type)
     return found
+
+
+def _accelerator(kind: str) -> Backend:
+    if kind != "cuda":
+        return Backend(kind, _PYTORCH, f"normkit has no kernels for {kind} yet")
+    if reason := gpu.why_not():
+        return Backend(kind, _PYTORCH, reason)
+    return Backend(kind, f"normkit Triton kernels for LayerNorm and RMSNorm, {_PYTORCH} for BatchNorm")
 
 
 def _cpu() -> Backend:

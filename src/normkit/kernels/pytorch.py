@@ -86,7 +86,7 @@ def row_norm_fwd(
     """A row norm and its statistics."""
     if eps is None:
         eps = torch.finfo(input.dtype).eps
-    _check_rows(input, weight, bias, eps, trailing)
+    check_rows(input, weight, bias, eps, trailing)
     _tell(input.device)
     return row_norm_formula(input, weight, bias, eps, centred, trailing, outside, gain_offset)
 
@@ -165,13 +165,16 @@ def row_norm_bwd(
     return grad_input, grads[0], grads[1]
 
 
-def _check_rows(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, trailing: int) -> None:
+def check_rows(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, trailing: int) -> None:
+    """Refuse what a row norm can't be of."""
     if not 1 <= trailing <= x.dim() or eps < 0:
         raise RuntimeError("normkit: trailing and eps must lie in their range")
     shape = x.shape[x.dim() - trailing :]
     if any(p is not None and p.shape != shape for p in (weight, bias)):
         raise RuntimeError("normkit: a parameter must have the shape of the normalized dimensions")
     _check_dense(x, weight, bias)
+    if any(p is not None and p.device != x.device for p in (weight, bias)):
+        raise RuntimeError("normkit: a parameter must be on the input's device")
     if not x.is_floating_point():
         raise RuntimeError("normkit: input must be floating-point")
 

@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from normkit.kernels import gpu
+
 Operator: TypeAlias = Callable[..., Tensor]
 Operators: TypeAlias = Callable[..., tuple[Tensor, ...]]
 
@@ -22,6 +24,7 @@ def define(schema: str, *, fallback: Callable[..., Any], fake: Callable[..., Any
     name, signature = schema[: schema.index("(")], schema[schema.index("(") :]
     torch.library.define(f"normkit::{name}", signature, tags=torch.Tag.pt2_compliant_tag)
     torch.library.impl(f"normkit::{name}", "default", fallback)
+    torch.library.impl(f"normkit::{name}", "cuda", gpu.serve(name, fallback))
     torch.library.register_fake(f"normkit::{name}", _on_one_device(fake))
     return getattr(torch.ops.normkit, name).default
 

@@ -1,0 +1,67 @@
+"""What the kernels' formulas are made of: inverses, scales, moments of parts, rounding."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def inverse(v):
+    """1 / v. In float32 the GPU's estimate and a step of Newton's: within a unit, and no subroutine."""
+    r = 1.0 / v
+    if v.dtype == tl.float32:
+        step = r * (1.0 - v * r)
+        r = tl.where((v != 0) & (tl.abs(v) <= 3.4e38) & (tl.abs(r) <= 3.4e38), r + step, r)
+    return r
+
+
+@triton.jit
+def inverse_root(v):
+    """1 / sqrt(v), likewise."""
+    if v.dtype == tl.float32:
+        r = tl.rsqrt(v)
+        step = 0.5 * r * (1.0 - (v * r) * r)
+        return tl.where((v > 0) & (v <= 3.4e38), r + step, r)
+    else:
+        return 1.0 / tl.sqrt(v)
+
+
+@triton.jit
+def scale_for(most, eps):
+    """A power of two that keeps the squares of numbers up to `most` in range, and its inverse; 1 where
+    they are anyway. Small ones matter only where eps does not dwarf their squares.
+    """
+    if most.dtype == tl.float32:
+        exponent = ((most.to(tl.int32, bitcast=True) >> 23) & 255) - 127
+        exponent = tl.minimum(tl.maximum(exponent, -100), 126)
+        down = ((127 - exponent) << 23).to(tl.float32, bitcast=True)
+        up = ((127 + exponent) << 23).to(tl.float32, bitcast=True)
+        far = (most > 1e18) | ((most < 1e-12) & (eps < 1e-30))
+    else:
+        exponent = ((most.to(tl.int64, bitcast=True) >> 52) & 2047) - 1023
+        exponent = tl.minimum(tl.maximum(exponent, -900), 1022)
+        down = ((1023 - exponent) << 52).to(tl.float64, bitcast=True)
+        up = ((1023 + exponent) << 52).to(tl.float64, bitcast=True)
+        far = (most > 1e150) | ((most < 1e-100) & (eps < 1e-250))
+    return tl.where(far, down, 1.0), tl.where(far, up, 1.0)
+
+
+@triton.jit
+def joined(count, mean, squares, other_count, other_mean, other_squares):
+    """Count, mean and sum of squared distances from it, of two parts together.
+
+    Chan, Golub & LeVeque (1983), "Algorithms for computing the sample variance".
+    """
+    total = count + other_count
+    apart = other_mean - mean
+    share = other_count * inverse(total)
+    return total, mean + apart * share, squares + other_squares + apart * apart * count * share
+
+
+@triton.jit
+def store_rounded(to, v, mask):
+    """Store v in the dtype of its place. A half is made from float32: GPUs have no other way to one."""
+    if to.dtype.element_ty.primitive_bitwidth == 16:
+        v = v.to(tl.float32)
+    tl.store(to, v.to(to.dtype.element_ty), mask)

@@ -1,0 +1,111 @@
+"""Every default launch, compiled for a chip: ``python -m tests.kernels.triton_compiled sm_90``
+
+Prints, as JSON, what was compiled and which of it spills registers.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas
+from triton.compiler import ASTSource
+
+from normkit.kernels.pytorch import accumulation_dtype
+from normkit.kernels.triton import launch, row_norm_kernels
+from normkit.kernels.triton.row_norm import _ACCUMULATE
+
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "sm_100": GPUTarget("cuda", 100, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+POINTERS = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32", torch.float64: "*fp64"}
+WIDTHS = [1, 16, 64, 256, 1024, 4096, 8192, 16384, 32768, 65536, 262144]
+
+
+def row_kernels(dtype, n, chip, centred):
+    """(kernel, launch, constants) of a row norm forward and backward."""
+    accumulated = accumulation_dtype(dtype)
+    recipe = {"A": _ACCUMULATE[accumulated], "CENTRED": centred, "OUTSIDE": not centred}
+    size = accumulated.itemsize
+    forward, backward = launch.row_forward(n, size, chip), launch.row_backward(n, size, chip)
+    k = row_norm_kernels
+    yield (
+        k.forward,
+        forward,
+        {**recipe, "ROWS": forward.rows, "COLUMNS": forward.columns, "HELD": forward.held},
+    )
+    if backward.held:
+        yield k.backward, backward, {**recipe, "ROWS": backward.rows, "COLUMNS": backward.columns}
+    else:
+        yield k.backward_in_steps, backward, {**recipe, "COLUMNS": backward.columns}
+        sums = launch.row_sums(n, size, chip)
+        yield k.parameter_sums, sums, {**recipe, "COLUMNS": sums.columns}
+
+
+def compiled(kernel, how, constants, dtype, target, ones):
+    """The kernel for dense, aligned tensors of this dtype; `ones` names sizes that are 1."""
+    wide = {"statistics", "gain_parts", "bias_parts"}
+    signature, fixed, aligned = {}, {}, {}
+    for at, name in enumerate(kernel.arg_names):
+        if name in constants:
+            signature[name], fixed[(at,)] = "constexpr", constants[name]
+        elif name in ones:  # which Triton compiles for on its own
+            signature[name], fixed[(at,)] = "constexpr", 1
+        elif name in {"rows", "n", "rows_each"} or name.endswith("stride"):
+            signature[name] = "i32"
+        elif name in {"eps_high", "eps_low", "offset"}:
+            signature[name] = "fp32"
+        else:
+            signature[name] = POINTERS[accumulation_dtype(dtype) if name in wide else dtype]
+        if signature[name].startswith("*") or name == "n" or name.endswith("stride"):
+            aligned[(at,)] = [["tt.divisibility", 16]]
+    source = ASTSource(kernel, signature, fixed, aligned)
+    return triton.compile(source, target=target, options={"num_warps": how.warps})
+
+
+def resources(kernel, target):
+    """(registers of a thread, bytes of it that did not fit)."""
+    if "amdgcn" in kernel.asm:
+        text = kernel.asm["amdgcn"]
+        spilled = re.findall(r"\.(?:s|v)gpr_spill_count:\s+(\d+)", text)
+        return int(re.search(r"\.vgpr_count:\s+(\d+)", text)[1]), 4 * sum(map(int, spilled))
+    with tempfile.TemporaryDirectory() as folder:
+        source, cubin = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
+        source.write_text(kernel.asm["ptx"])
+        chip = re.search(r"^\.target (\w+)", kernel.asm["ptx"], re.MULTILINE)[1]
+        command = [get_ptxas(target.arch).path, "-v", f"--gpu-name={chip}", source, "-o", cubin]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    spilled = re.findall(r"(\d+) bytes spill (?:stores|loads)", told)
+    return int(re.search(r"Used (\d+) registers", told)[1]), sum(map(int, spilled))
+
+
+def main():
+    target = TARGETS[sys.argv[1]]
+    chip = launch.Chip(target.warp_size)
+    most, spills = 0, []
+    count = 0
+    for dtype in POINTERS:
+        for n in WIDTHS:
+            ones = {"rows", "n", "rows_each", "x_stride", "grad_stride"} if n == 1 else set()
+            for centred in (True, False):
+                for kernel, how, constants in row_kernels(dtype, n, chip, centred):
+                    registers, spilled = resources(
+                        compiled(kernel, how, constants, dtype, target, ones), target
+                    )
+                    count += 1
+                    most = max(most, registers)
+                    if spilled:
+                        spills.append(f"{kernel.__name__}, {dtype}, {n} wide, {how}: {spilled} bytes spilled")
+    print(json.dumps({"compiled": count, "registers": most, "spills": spills}))
+
+
+if __name__ == "__main__":
+    main()
