@@ -15,3 +15,6 @@ def test_results(rows):
     report = interpreted(f"--{rows}")
     assert report["failures"] == []
     assert {"layer_norm", "rms_norm", "row_norm_fwd", "row_norm_bwd"} <= set(report["interpreted"])
+    assert {"batch_norm", "batch_norm_step", "batch_norm_fixed_fwd", "batch_norm_bwd"} <= set(
+        report["interpreted"]
+    )

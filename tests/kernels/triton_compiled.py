@@ -17,8 +17,8 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
 from normkit.kernels.pytorch import accumulation_dtype
-from normkit.kernels.triton import launch, row_norm_kernels
-from normkit.kernels.triton.row_norm import _ACCUMULATE
+from normkit.kernels.triton import batch_norm_kernels, launch, row_norm_kernels
+from normkit.kernels.triton.row_norm import ACCUMULATE
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -27,13 +27,21 @@ TARGETS = {
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
 POINTERS = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32", torch.float64: "*fp64"}
+PLANES = [
+    (32, 3136, True),
+    (8, 49, True),
+    (1, 1, True),
+    (128, 512, False),
+    (100_352, 64, False),
+    (7, 3, False),
+]
 WIDTHS = [1, 16, 64, 256, 1024, 4096, 8192, 16384, 32768, 65536, 262144]
 
 
 def row_kernels(dtype, n, chip, centred):
     """(kernel, launch, constants) of a row norm forward and backward."""
     accumulated = accumulation_dtype(dtype)
-    recipe = {"A": _ACCUMULATE[accumulated], "CENTRED": centred, "OUTSIDE": not centred}
+    recipe = {"A": ACCUMULATE[accumulated], "CENTRED": centred, "OUTSIDE": not centred}
     size = accumulated.itemsize
     forward, backward = launch.row_forward(n, size, chip), launch.row_backward(n, size, chip)
     k = row_norm_kernels
@@ -50,21 +58,71 @@ def row_kernels(dtype, n, chip, centred):
         yield k.parameter_sums, sums, {**recipe, "COLUMNS": sums.columns}
 
 
+def channel_kernels(dtype, outer, inner, chip, planar):
+    """(kernel, launch, constants) of a BatchNorm forward and backward."""
+    accumulated = accumulation_dtype(dtype)
+    how = launch.channels(outer, inner, accumulated.itemsize, chip)
+    recipe = {"A": ACCUMULATE[accumulated], "PLANAR": planar, "ROWS": how.rows, "COLUMNS": how.columns}
+    k = batch_norm_kernels
+    for kernel in (k.moments, k.apply, k.gradient_sums):
+        yield kernel, how, recipe
+    for training in (True, False):
+        yield k.gradient, how, {**recipe, "TRAINING": training}
+
+
+def per_channel_kernels(dtype, chip):
+    """Likewise, of what is done once for a channel."""
+    how = launch.PER_CHANNEL
+    recipe = {"A": ACCUMULATE[accumulation_dtype(dtype)], "COLUMNS": how.columns}
+    yield batch_norm_kernels.conclude, how, recipe
+    yield batch_norm_kernels.given, how, recipe
+    parts = launch.PARTS
+    yield row_norm_kernels.add_parts, parts, {"A": recipe["A"], "PARTS": parts.rows, "COLUMNS": parts.columns}
+
+
+def every_kernel(dtype, chip):
+    """(kernel, launch, constants, sizes that are 1)."""
+    for n in WIDTHS:
+        ones = {"rows", "n", "rows_each", "x_stride", "grad_stride"} if n == 1 else set()
+        for centred in (True, False):
+            for found in row_kernels(dtype, n, chip, centred):
+                yield *found, ones
+    for outer, inner, planar in PLANES:
+        ones = {name for name, size in (("outer", outer), ("inner", inner)) if size == 1}
+        for found in channel_kernels(dtype, outer, inner, chip, planar):
+            yield *found, ones
+    for found in per_channel_kernels(dtype, chip):
+        yield *found, set()
+
+
 def compiled(kernel, how, constants, dtype, target, ones):
     """The kernel for dense, aligned tensors of this dtype; `ones` names sizes that are 1."""
-    wide = {"statistics", "gain_parts", "bias_parts"}
+    wide = {
+        "statistics",
+        "gain_parts",
+        "bias_parts",
+        "origins",
+        "means",
+        "squares",
+        "sums",
+        "products",
+        "parts",
+        "total",
+    }
+    pointers = {"x", "y", "grad_y", "grad_x", "gain", "weight", "bias", "running_mean", "running_var", *wide}
+    scalars = {f"{name}_{half}" for name in ("eps", "offset", "inverse") for half in ("high", "low")}
     signature, fixed, aligned = {}, {}, {}
     for at, name in enumerate(kernel.arg_names):
         if name in constants:
             signature[name], fixed[(at,)] = "constexpr", constants[name]
         elif name in ones:  # which Triton compiles for on its own
             signature[name], fixed[(at,)] = "constexpr", 1
-        elif name in {"rows", "n", "rows_each"} or name.endswith("stride"):
-            signature[name] = "i32"
-        elif name in {"eps_high", "eps_low", "offset"}:
+        elif name in scalars:
             signature[name] = "fp32"
-        else:
+        elif name in pointers and (name != "parts" or kernel is row_norm_kernels.add_parts):
             signature[name] = POINTERS[accumulation_dtype(dtype) if name in wide else dtype]
+        else:
+            signature[name] = "i32"
         if signature[name].startswith("*") or name == "n" or name.endswith("stride"):
             aligned[(at,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, fixed, aligned)
@@ -93,17 +151,12 @@ def main():
     most, spills = 0, []
     count = 0
     for dtype in POINTERS:
-        for n in WIDTHS:
-            ones = {"rows", "n", "rows_each", "x_stride", "grad_stride"} if n == 1 else set()
-            for centred in (True, False):
-                for kernel, how, constants in row_kernels(dtype, n, chip, centred):
-                    registers, spilled = resources(
-                        compiled(kernel, how, constants, dtype, target, ones), target
-                    )
-                    count += 1
-                    most = max(most, registers)
-                    if spilled:
-                        spills.append(f"{kernel.__name__}, {dtype}, {n} wide, {how}: {spilled} bytes spilled")
+        for kernel, how, constants, ones in every_kernel(dtype, chip):
+            registers, spilled = resources(compiled(kernel, how, constants, dtype, target, ones), target)
+            count += 1
+            most = max(most, registers)
+            if spilled:
+                spills.append(f"{kernel.__name__}, {dtype}, {how}, {constants}: {spilled} bytes spilled")
     print(json.dumps({"compiled": count, "registers": most, "spills": spills}))
 
 

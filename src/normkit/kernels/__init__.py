@@ -48,7 +48,7 @@ def _accelerator(kind: str) -> Backend:
         return Backend(kind, _PYTORCH, f"normkit has no kernels for {kind} yet")
     if reason := gpu.why_not():
         return Backend(kind, _PYTORCH, reason)
-    return Backend(kind, f"normkit Triton kernels for LayerNorm and RMSNorm, {_PYTORCH} for BatchNorm")
+    return Backend(kind, "normkit Triton kernels")
 
 
 def _cpu() -> Backend:

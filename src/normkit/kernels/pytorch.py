@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 _told: set[str] = set()
+_DTYPES = {torch.float64, torch.float32, torch.bfloat16, torch.float16}
 
 
 def _tell(device: torch.device) -> None:
@@ -175,8 +176,8 @@ def check_rows(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     _check_dense(x, weight, bias)
     if any(p is not None and p.device != x.device for p in (weight, bias)):
         raise RuntimeError("normkit: a parameter must be on the input's device")
-    if not x.is_floating_point():
-        raise RuntimeError("normkit: input must be floating-point")
+    if x.dtype not in _DTYPES:
+        raise RuntimeError("normkit: input must be float64, float32, bfloat16 or float16")
 
 
 def _check_dense(*tensors: Tensor | None) -> None:
@@ -244,7 +245,7 @@ def batch_norm(
     eps: float,
 ) -> Tensor:
     """BatchNorm with given statistics."""
-    _check_channels(input, running_mean, running_var, weight, bias, eps=eps)
+    check_channels(input, running_mean, running_var, weight, bias, eps=eps)
     _tell(input.device)
     return batch_norm_formula(input, running_mean, running_var, weight, bias, eps)
 
@@ -281,7 +282,7 @@ def batch_norm_train_fwd(
     input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor]:
     """BatchNorm with the batch's statistics, and those."""
-    _check_channels(input, weight, bias, eps=eps)
+    check_channels(input, weight, bias, eps=eps)
     _tell(input.device)
     return batch_norm_train_formula(input, weight, bias, eps)
 
@@ -347,13 +348,25 @@ def batch_norm_update(
     momentum: float | None,
 ) -> None:
     """Move the running statistics towards a batch's; a momentum of None averages all batches."""
+    check_update(running_mean, running_var, num_batches_tracked, statistics, count, momentum)
+    _tell(statistics.device)
+    batch_norm_update_formula(running_mean, running_var, num_batches_tracked, statistics, count, momentum)
+
+
+def check_update(
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    num_batches_tracked: Tensor | None,
+    statistics: Tensor,
+    count: int,
+    momentum: float | None,
+) -> None:
+    """Refuse what running statistics can't be moved by."""
     if count < 2 or (momentum is None and num_batches_tracked is None):
         raise RuntimeError("normkit: a cumulative average needs num_batches_tracked, a variance two values")
     if any(t is not None and t.shape != statistics.shape[1:] for t in (running_mean, running_var)):
         raise RuntimeError("normkit: running statistics must have one element per channel")
     _check_dense(running_mean, running_var, num_batches_tracked, statistics)
-    _tell(statistics.device)
-    batch_norm_update_formula(running_mean, running_var, num_batches_tracked, statistics, count, momentum)
 
 
 def batch_norm_update_formula(
@@ -398,9 +411,10 @@ def batch_norm_step(
     return result
 
 
-def _check_channels(x: Tensor, *vectors: Tensor | None, eps: float) -> None:
-    if x.dim() < 2 or eps < 0 or not x.is_floating_point():
-        raise RuntimeError("normkit: input must be floating-point (N, C, *) and eps not negative")
+def check_channels(x: Tensor, *vectors: Tensor | None, eps: float) -> None:
+    """Refuse what a BatchNorm can't be of."""
+    if x.dim() < 2 or eps < 0 or x.dtype not in _DTYPES:
+        raise RuntimeError("normkit: input must be (N, C, *), of a dtype we serve, and eps not negative")
     _check_dense(x, *vectors)
     if any(v is not None and v.shape != x.shape[1:2] for v in vectors):
         raise RuntimeError("normkit: per-channel tensors must have one element per channel")

@@ -30,14 +30,14 @@ def inverse_root(v):
 @triton.jit
 def scale_for(most, eps):
     """A power of two that keeps the squares of numbers up to `most` in range, and its inverse; 1 where
-    they are anyway. Small ones matter only where eps does not dwarf their squares.
+    they are anyway. Small ones matter only where eps, as it stands beside squares, does not dwarf them.
     """
     if most.dtype == tl.float32:
         exponent = ((most.to(tl.int32, bitcast=True) >> 23) & 255) - 127
         exponent = tl.minimum(tl.maximum(exponent, -100), 126)
         down = ((127 - exponent) << 23).to(tl.float32, bitcast=True)
         up = ((127 + exponent) << 23).to(tl.float32, bitcast=True)
-        far = (most > 1e18) | ((most < 1e-12) & (eps < 1e-30))
+        far = (most > 1e15) | ((most < 1e-12) & (eps < 1e-30))
     else:
         exponent = ((most.to(tl.int64, bitcast=True) >> 52) & 2047) - 1023
         exponent = tl.minimum(tl.maximum(exponent, -900), 1022)

@@ -104,5 +104,20 @@ def rows_each(rows: int, how: Launch, summed: bool) -> int:
     return -(-rows // (MOST_PARTS * how.rows)) * how.rows
 
 
+def channels(outer: int, inner: int, size: int, chip: Chip) -> Launch:
+    """A BatchNorm's matrix of `outer` rows, `inner` wide: planes, or the channels of a position."""
+    together = BACKWARD.together // size
+    columns = min(_power_of_two(inner), 1024)
+    rows = min(_power_of_two(outer), max(1, together // columns))
+    return Launch(rows, columns, _warps(rows * columns * size, chip))
+
+
+def rows_of_a_part(outer: int, tiles: int, how: Launch) -> int:
+    """Rows of one partial sum, where `tiles` programs share each row's columns or planes."""
+    parts = max(1, 2 * MOST_PARTS // tiles)
+    return -(-outer // (parts * how.rows)) * how.rows
+
+
+PER_CHANNEL = Launch(rows=1, columns=128, warps=4)
 # How partial sums are added up.
 PARTS = Launch(rows=16, columns=64, warps=4)

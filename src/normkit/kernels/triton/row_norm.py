@@ -16,7 +16,7 @@ from normkit.kernels.triton import launch
 from normkit.kernels.triton import row_norm_kernels as kernels
 from normkit.kernels.triton.device import chip_of, on
 
-_ACCUMULATE = {torch.float32: tl.float32, torch.float64: tl.float64}
+ACCUMULATE = {torch.float32: tl.float32, torch.float64: tl.float64}
 
 
 def layer_norm(
@@ -83,11 +83,11 @@ def _forward(
     if x.numel() == 0:
         return output, statistics
     how = launch.row_forward(n, dtype.itemsize, chip_of(input.device))
-    high, low = _in_two(eps)
     with on(input.device):
         kernels.forward[(triton.cdiv(rows, how.rows),)](
-            x, output, _dense(weight), _dense(bias), statistics, rows, n, x.stride(0), high, low, gain_offset,
-            A=_ACCUMULATE[dtype], CENTRED=centred, OUTSIDE=outside,
+            x, output, dense(weight), dense(bias), statistics, rows, n, x.stride(0),
+            *in_two(eps), *in_two(gain_offset),
+            A=ACCUMULATE[dtype], CENTRED=centred, OUTSIDE=outside,
             ROWS=how.rows, COLUMNS=how.columns, HELD=how.held, num_warps=how.warps,
         )  # fmt: skip
     return output, statistics
@@ -126,9 +126,9 @@ def row_norm_bwd(
     with on(input.device):
         if parts:
             _launch_backward(g, x, statistics.contiguous(), weight, grad_x, sums, how, each, gain_offset,
-                             A=_ACCUMULATE[dtype], CENTRED=centred, OUTSIDE=outside)  # fmt: skip
+                             A=ACCUMULATE[dtype], CENTRED=centred, OUTSIDE=outside)  # fmt: skip
         gradients = [
-            p.new_empty(0) if s is None else _add_up(s, p)
+            p.new_empty(0) if s is None else add_up(s, p)
             for s, p in zip(
                 sums, (input if weight is None else weight, input if bias is None else bias), strict=True
             )
@@ -149,17 +149,17 @@ def _launch_backward(
     **recipe: Any,
 ) -> None:
     rows, n = x.shape
-    gain = _dense(weight)
+    gain = dense(weight)
     strides = g.stride(0), x.stride(0)
     if how.held:
         kernels.backward[(triton.cdiv(rows, each),)](
-            g, x, statistics, gain, grad_x, *sums, rows, n, *strides, offset, each,
+            g, x, statistics, gain, grad_x, *sums, rows, n, *strides, *in_two(offset), each,
             ROWS=how.rows, COLUMNS=how.columns, num_warps=how.warps, **recipe,
         )  # fmt: skip
         return
     if grad_x is not None:
         kernels.backward_in_steps[(rows,)](
-            g, x, statistics, gain, grad_x, rows, n, *strides, offset,
+            g, x, statistics, gain, grad_x, rows, n, *strides, *in_two(offset),
             COLUMNS=how.columns, num_warps=how.warps, **recipe,
         )  # fmt: skip
     if any(s is not None for s in sums):
@@ -170,7 +170,7 @@ def _launch_backward(
         )  # fmt: skip
 
 
-def _add_up(parts: Tensor, parameter: Tensor) -> Tensor:
+def add_up(parts: Tensor, parameter: Tensor) -> Tensor:
     """The sum of all parts, in the parameter's shape and dtype."""
     count, n = parts.shape
     if count == 0:
@@ -178,7 +178,7 @@ def _add_up(parts: Tensor, parameter: Tensor) -> Tensor:
     total = torch.empty(parameter.shape, dtype=parameter.dtype, device=parameter.device)
     how = launch.PARTS
     kernels.add_parts[(triton.cdiv(n, how.columns),)](
-        parts, total, count, n, A=_ACCUMULATE[parts.dtype],
+        parts, total, count, n, A=ACCUMULATE[parts.dtype],
         PARTS=how.rows, COLUMNS=how.columns, num_warps=how.warps,
     )  # fmt: skip
     return total
@@ -191,11 +191,11 @@ def _matrix(x: Tensor, trailing: int) -> Tensor:
     return rows if rows.shape[1] == 1 or rows.stride(1) == 1 else rows.contiguous()
 
 
-def _dense(parameter: Tensor | None) -> Tensor | None:
+def dense(parameter: Tensor | None) -> Tensor | None:
     return None if parameter is None else parameter.contiguous()
 
 
-def _in_two(eps: float) -> tuple[float, float]:
+def in_two(eps: float) -> tuple[float, float]:
     """Eps as two numbers that float32 holds: what a kernel is given as a scalar, it is given as such."""
     high = float(np.float32(eps))
     return high, eps - high

@@ -15,17 +15,17 @@ from normkit.kernels.triton.arithmetic import inverse, inverse_root, joined, sca
 
 
 @triton.jit
-def _moments(x, first, mask, share, CENTRED: tl.constexpr):
-    """Distances from the mean, the mean less `first`, and the sum of squares of the former, of each row.
+def _moments(x, shift, mask, share, CENTRED: tl.constexpr):
+    """Distances from the mean, the mean less `shift`, and the sum of squares of the former, of each row.
 
     share: 1 / the number of elements.
     """
     if CENTRED:
-        d = tl.where(mask, x - first, 0.0)
+        d = tl.where(mask, x - shift, 0.0)
         mean = tl.sum(d, 1, keep_dims=True) * share
         d = tl.where(mask, d - mean, 0.0)
     else:
-        d, mean = x, 0.0 * first
+        d, mean = x, shift
     return d, mean, tl.sum(d * d, 1, keep_dims=True)
 
 
@@ -48,19 +48,21 @@ def _rstd(var, scale, eps, OUTSIDE: tl.constexpr):
 
 @triton.jit
 def _keep(
-    statistics, row, rows, back, first, mean, rstd, slope, CENTRED: tl.constexpr, OUTSIDE: tl.constexpr
+    statistics, row, rows, back, shift, mean, rstd, slope, CENTRED: tl.constexpr, OUTSIDE: tl.constexpr
 ):
     mask = row < rows
     tl.store(statistics + row, rstd, mask)
     if CENTRED:
-        # The exact sum of first and mean in two parts, by Knuth's two-sum.
-        total = first + mean
-        tail = total - first
-        lost = (first - (total - tail)) + (mean - tail)
-        tl.store(statistics + rows + row, total * back, mask)
-        tl.store(statistics + 2 * rows + row, lost * back, mask)
+        # The exact sum of shift and mean in two parts, by Knuth's two-sum.
+        total = shift + mean
+        tail = total - shift
+        lost = (shift - (total - tail)) + (mean - tail)
+        statistics += rows
+        tl.store(statistics + row, total * back, mask)
+        statistics += rows
+        tl.store(statistics + row, lost * back, mask)
     if OUTSIDE:
-        tl.store(statistics + (1 + 2 * CENTRED) * rows + row, slope, mask)
+        tl.store(statistics + rows + row, slope, mask)
 
 
 @triton.jit
@@ -75,7 +77,7 @@ def _affine(x_hat, gain, bias, col, mask, offset, A: tl.constexpr):
 
 @triton.jit
 def forward(
-    x, y, gain, bias, statistics, rows, n, x_stride, eps_high, eps_low, offset,
+    x, y, gain, bias, statistics, rows, n, x_stride, eps_high, eps_low, offset_high, offset_low,
     A: tl.constexpr, CENTRED: tl.constexpr, OUTSIDE: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, HELD: tl.constexpr,
 ):  # fmt: skip
@@ -84,44 +86,51 @@ def forward(
     col = tl.arange(0, COLUMNS)[None, :]
     there = row < rows
     one = tl.full((1, 1), 1.0, A)
+    offset = one * offset_high + one * offset_low
     eps = one * eps_high + one * eps_low
     share = inverse(one * n)
     x += row * x_stride
     y += row * n
-    first = tl.load(x, there, other=0.0).to(A)
+    beside = eps * eps if OUTSIDE else eps
+    shift = tl.zeros((ROWS, 1), A)  # about the mean: what is summed relative to it does not cancel
     if HELD:
         mask = there & (col < n)
         v = tl.load(x + col, mask, other=0.0).to(A)
-        scale, back = scale_for(tl.max(tl.abs(v), 1, keep_dims=True), eps)
-        first *= scale
-        d, mean, squares = _moments(v * scale, first, mask, share, CENTRED)
+        scale, back = scale_for(tl.max(tl.abs(v), 1, keep_dims=True), beside)
+        v *= scale
+        if CENTRED:
+            shift = tl.sum(v * share, 1, keep_dims=True)
+        d, mean, squares = _moments(v, shift, mask, share, CENTRED)
         scaled_rstd, rstd, slope = _rstd(squares * share, scale, eps, OUTSIDE)
         store_rounded(y + col, _affine(d * scaled_rstd, gain, bias, col, col < n, offset, A), mask)
     else:
-        most = 0.0 * first
+        most = tl.zeros((ROWS, 1), A)
         for begin in range(0, n, COLUMNS):
             at = begin + col
             v = tl.load(x + at, there & (at < n), other=0.0).to(A)
             most = tl.maximum(most, tl.max(tl.abs(v), 1, keep_dims=True))
-        scale, back = scale_for(most, eps)
-        first *= scale
-        so_far, mean, squares = 0.0 * first, 0.0 * first, 0.0 * first
+            if CENTRED:
+                shift += tl.sum(v * share, 1, keep_dims=True)
+        scale, back = scale_for(most, beside)
+        shift *= scale
+        so_far = tl.zeros((ROWS, 1), A)
+        mean, squares = so_far, so_far
         for begin in range(0, n, COLUMNS):
             at = begin + col
             mask = there & (at < n)
             v = tl.load(x + at, mask, other=0.0).to(A) * scale
             part = one * tl.minimum(n - begin, COLUMNS)
-            _, part_mean, part_squares = _moments(v, first, mask, inverse(part), CENTRED)
+            _, part_mean, part_squares = _moments(v, shift, mask, inverse(part), CENTRED)
             so_far, mean, squares = joined(so_far, mean, squares, part, part_mean, part_squares)
         scaled_rstd, rstd, slope = _rstd(squares * share, scale, eps, OUTSIDE)
         for begin in range(0, n, COLUMNS):
             at = begin + col
             mask = there & (at < n)
             v = tl.load(x + at, mask, other=0.0).to(A) * scale
-            d = (v - first) - mean if CENTRED else v
+            d = (v - shift) - mean if CENTRED else v
             store_rounded(y + at, _affine(d * scaled_rstd, gain, bias, at, at < n, offset, A), mask)
     if statistics is not None:
-        _keep(statistics, row, rows, back, first, mean, rstd, slope, CENTRED, OUTSIDE)
+        _keep(statistics, row, rows, back, shift, mean, rstd, slope, CENTRED, OUTSIDE)
 
 
 @triton.jit
@@ -130,10 +139,12 @@ def _saved(statistics, row, rows, CENTRED: tl.constexpr, OUTSIDE: tl.constexpr):
     rstd = tl.load(statistics + row, there, other=0.0)
     mean, residual, slope = 0.0 * rstd, 0.0 * rstd, 1.0 + 0.0 * rstd
     if CENTRED:
-        mean = tl.load(statistics + rows + row, there, other=0.0)
-        residual = tl.load(statistics + 2 * rows + row, there, other=0.0)
+        statistics += rows
+        mean = tl.load(statistics + row, there, other=0.0)
+        statistics += rows
+        residual = tl.load(statistics + row, there, other=0.0)
     if OUTSIDE:
-        slope = tl.load(statistics + (1 + 2 * CENTRED) * rows + row, there, other=0.0)
+        slope = tl.load(statistics + rows + row, there, other=0.0)
     return rstd, mean, residual, slope
 
 
@@ -146,8 +157,8 @@ def _x_hat(x, mask, rstd, mean, residual, CENTRED: tl.constexpr):
 
 @triton.jit
 def backward(
-    grad_y, x, statistics, gain, grad_x, gain_parts, bias_parts, rows, n, grad_stride, x_stride, offset,
-    rows_each,
+    grad_y, x, statistics, gain, grad_x, gain_parts, bias_parts, rows, n, grad_stride, x_stride,
+    offset_high, offset_low, rows_each,
     A: tl.constexpr, CENTRED: tl.constexpr, OUTSIDE: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -155,6 +166,7 @@ def backward(
     program = tl.program_id(0).to(tl.int64)
     col = tl.arange(0, COLUMNS)[None, :]
     one = tl.full((1, 1), 1.0, A)
+    offset = one * offset_high + one * offset_low
     share = inverse(one * n)
     gains = one
     if gain is not None:
@@ -191,12 +203,13 @@ def backward(
 
 @triton.jit
 def backward_in_steps(
-    grad_y, x, statistics, gain, grad_x, rows, n, grad_stride, x_stride, offset,
+    grad_y, x, statistics, gain, grad_x, rows, n, grad_stride, x_stride, offset_high, offset_low,
     A: tl.constexpr, CENTRED: tl.constexpr, OUTSIDE: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """grad_x of a row that registers do not hold: once for its sums, once for its gradient."""
     row = tl.program_id(0).to(tl.int64)
     one = tl.full((1,), 1.0, A)
+    offset = one * offset_high + one * offset_low
     share = inverse(one * n)
     rstd, mean, residual, slope = _saved(statistics, row, rows, CENTRED, OUTSIDE)
     x += row * x_stride
@@ -260,6 +273,6 @@ def add_parts(parts, total, count, n, A: tl.constexpr, PARTS: tl.constexpr, COLU
     sums = tl.zeros((PARTS, COLUMNS), A)
     for start in range(0, count, PARTS):
         mask = (start + which < count) & (col < n)
-        sums += tl.load(parts + (start + which) * n + col, mask, other=0.0)
+        sums += tl.load(parts + (start + which).to(tl.int64) * n + col, mask, other=0.0)
     to = tl.program_id(0).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
     store_rounded(total + to, tl.sum(sums, 0), to < n)

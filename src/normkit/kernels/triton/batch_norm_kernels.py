@@ -1,0 +1,232 @@
+"""BatchNorm in Triton: moments, application, sums of the gradient, gradient.
+
+Data is a matrix of `outer` rows. PLANAR: one for each sample and channel, of the channel's positions,
+rows of a sample channel_stride apart; a program serves one channel. Else: one for each position, of
+the channels. Sums over a share of the rows are partial and joined in their order, so that bits
+depend on the shape alone. `statistics` is that of the C++ core, (4, channels): rstd, mean, residual,
+biased variance. A is the accumulation dtype.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from normkit.kernels.triton.arithmetic import inverse, inverse_root, joined, store_rounded
+
+
+@triton.jit
+def _sum(v, PLANAR: tl.constexpr):
+    """Over what a channel has of a tile."""
+    rows = tl.sum(v, 0, keep_dims=True)
+    return tl.sum(rows, 1, keep_dims=True) if PLANAR else rows
+
+
+@triton.jit
+def _place(channels, inner, PLANAR: tl.constexpr, COLUMNS: tl.constexpr):
+    """The program's channels, its columns [left, right), and its part of the rows."""
+    program = tl.program_id(0).to(tl.int64)
+    if PLANAR:
+        return program % channels + tl.zeros((1, 1), tl.int64), 0, inner, program // channels
+    else:
+        tiles = tl.cdiv(channels, COLUMNS)
+        left = program % tiles * COLUMNS
+        return (
+            left + tl.arange(0, COLUMNS)[None, :],
+            left,
+            tl.minimum(left + COLUMNS, inner),
+            program // tiles,
+        )
+
+
+@triton.jit
+def _number(numbers, channel, there, otherwise, A: tl.constexpr):
+    """One for each channel; the same for all where there are none."""
+    if numbers is None:
+        return tl.full((1, 1), otherwise, A)
+    else:
+        return tl.load(numbers + channel, there, other=0.0).to(A)
+
+
+@triton.jit
+def _terms(rows, columns, A: tl.constexpr, PLANAR: tl.constexpr):
+    """How many elements a channel has of a tile."""
+    return tl.zeros((1, 1), A) + rows * (columns if PLANAR else 1)
+
+
+@triton.jit
+def _first_mean(
+    x, outer, outer_stride, left, right,
+    A: tl.constexpr, PLANAR: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    row = tl.arange(0, ROWS).to(tl.int64)[:, None]
+    col = left + tl.arange(0, COLUMNS)[None, :]
+    v = tl.load(x + row * outer_stride + col, (row < outer) & (col < right), other=0.0).to(A)
+    terms = _terms(tl.minimum(outer, ROWS), tl.minimum(right - left, COLUMNS), A, PLANAR)
+    return _sum(v * inverse(terms), PLANAR)
+
+
+@triton.jit
+def moments(
+    x, origins, means, squares, channels, outer, inner, outer_stride, channel_stride, outer_each,
+    A: tl.constexpr, PLANAR: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Of a share of the rows: each channel's mean less its origin, and the squared distances' sum.
+
+    The origin is the mean of the channel's first tile, whatever the share, lest sums cancel.
+    """
+    channel, left, right, part = _place(channels, inner, PLANAR, COLUMNS)
+    there = channel < channels
+    x += channel * channel_stride if PLANAR else 0
+    origin = _first_mean(x, outer, outer_stride, left, right, A, PLANAR, ROWS, COLUMNS)
+    count = tl.zeros((1, 1), A)
+    mean, square = 0.0 * origin, 0.0 * origin
+    begin = part * outer_each
+    end = tl.minimum(begin + outer_each, outer)
+    for start in range(begin, end, ROWS):
+        row = (start + tl.arange(0, ROWS))[:, None]
+        for at in range(left, right, COLUMNS):
+            col = at + tl.arange(0, COLUMNS)[None, :]
+            mask = (row < end) & (col < right)
+            d = tl.where(mask, tl.load(x + row * outer_stride + col, mask, other=0.0).to(A) - origin, 0.0)
+            terms = _terms(tl.minimum(end - start, ROWS), tl.minimum(right - at, COLUMNS), A, PLANAR)
+            m = _sum(d, PLANAR) * inverse(terms)
+            d = tl.where(mask, d - m, 0.0)
+            count, mean, square = joined(count, mean, square, terms, m, _sum(d * d, PLANAR))
+    tl.store(origins + channel, origin, there & (0 * channel + part == 0))
+    tl.store(means + part * channels + channel, mean, there)
+    tl.store(squares + part * channels + channel, square, there)
+
+
+@triton.jit
+def conclude(
+    origins, means, squares, statistics, channels, parts, outer, each, terms, eps_high, eps_low,
+    A: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """From partial moments, of `each` rows with `terms` elements of a channel in each, to statistics."""
+    channel = (tl.program_id(0).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS))[None, :]
+    there = channel < channels
+    # In float64, and rounded once: there is little to do for a channel.
+    one = tl.full((1, 1), 1.0, tl.float64)
+    first = tl.load(origins + channel, there, other=0.0).to(tl.float64)
+    count, mean, square = 0.0 * one, 0.0 * first, 0.0 * first
+    for part in range(parts):
+        at = part * channels + channel
+        share = one * (tl.minimum(each, outer - part * each) * terms)
+        m = tl.load(means + at, there, other=0.0).to(tl.float64)
+        s = tl.load(squares + at, there, other=0.0).to(tl.float64)
+        count, mean, square = joined(count, mean, square, share, m, s)
+    var = square * inverse(count)
+    rstd = inverse_root(var + (one * eps_high + one * eps_low))
+    tl.store(statistics + channel, rstd.to(A), there)
+    # The exact sum of first and mean in two parts, by Knuth's two-sum; in three where A is shorter.
+    total = first + mean
+    tail = total - first
+    lost = (first - (total - tail)) + (mean - tail)
+    rounded = total.to(A)
+    tl.store(statistics + channels + channel, rounded, there)
+    tl.store(statistics + 2 * channels + channel, ((total - rounded.to(tl.float64)) + lost).to(A), there)
+    tl.store(statistics + 3 * channels + channel, var.to(A), there)
+
+
+@triton.jit
+def given(
+    running_mean, running_var, statistics, channels, eps_high, eps_low, A: tl.constexpr, COLUMNS: tl.constexpr
+):
+    """Statistics of constants."""
+    channel = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    there = channel < channels
+    var = tl.load(running_var + channel, there, other=1.0).to(A)
+    eps = tl.full((1,), 0.0, A) + eps_high + eps_low
+    tl.store(statistics + channel, inverse_root(var + eps), there)
+    tl.store(statistics + channels + channel, tl.load(running_mean + channel, there, other=0.0).to(A), there)
+    tl.store(statistics + 2 * channels + channel, 0.0 * var, there)
+    tl.store(statistics + 3 * channels + channel, var, there)
+
+
+@triton.jit
+def apply(
+    x, y, statistics, weight, bias, channels, outer, inner, x_stride, x_channel, y_stride, y_channel,
+    A: tl.constexpr, PLANAR: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Of ROWS rows, y = (x - mean) * rstd * weight + bias."""
+    channel, left, right, part = _place(channels, inner, PLANAR, COLUMNS)
+    there = channel < channels
+    rstd = tl.load(statistics + channel, there, other=0.0)
+    mean = tl.load(statistics + channels + channel, there, other=0.0)
+    residual = tl.load(statistics + 2 * channels + channel, there, other=0.0)
+    scale = rstd * _number(weight, channel, there, 1.0, A)
+    shift = _number(bias, channel, there, 0.0, A)
+    row = (part * ROWS + tl.arange(0, ROWS))[:, None]
+    x += row * x_stride + (channel * x_channel if PLANAR else 0)
+    y += row * y_stride + (channel * y_channel if PLANAR else 0)
+    for at in range(left, right, COLUMNS):
+        col = at + tl.arange(0, COLUMNS)[None, :]
+        mask = (row < outer) & (col < right)
+        v = tl.load(x + col, mask, other=0.0).to(A)
+        store_rounded(y + col, ((v - mean) - residual) * scale + shift, mask)
+
+
+@triton.jit
+def gradient_sums(
+    grad_y, x, statistics, sums, products, channels, outer, inner, g_stride, g_channel, x_stride, x_channel,
+    outer_each,
+    A: tl.constexpr, PLANAR: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Of a share of the rows: the sums of grad_y and of grad_y * x_hat of each channel."""
+    channel, left, right, part = _place(channels, inner, PLANAR, COLUMNS)
+    there = channel < channels
+    rstd = tl.load(statistics + channel, there, other=0.0)
+    mean = tl.load(statistics + channels + channel, there, other=0.0)
+    residual = tl.load(statistics + 2 * channels + channel, there, other=0.0)
+    begin = part * outer_each
+    end = tl.minimum(begin + outer_each, outer)
+    x += channel * x_channel if PLANAR else 0
+    grad_y += channel * g_channel if PLANAR else 0
+    total = tl.zeros((ROWS, COLUMNS), A)
+    product = tl.zeros((ROWS, COLUMNS), A)
+    for start in range(begin, end, ROWS):
+        row = (start + tl.arange(0, ROWS))[:, None]
+        for at in range(left, right, COLUMNS):
+            col = at + tl.arange(0, COLUMNS)[None, :]
+            mask = (row < end) & (col < right)
+            g = tl.load(grad_y + row * g_stride + col, mask, other=0.0).to(A)
+            v = tl.load(x + row * x_stride + col, mask, other=0.0).to(A)
+            total += g
+            product += g * tl.where(mask, ((v - mean) - residual) * rstd, 0.0)
+    tl.store(sums + part * channels + channel, _sum(total, PLANAR), there)
+    tl.store(products + part * channels + channel, _sum(product, PLANAR), there)
+
+
+@triton.jit
+def gradient(
+    grad_y, x, grad_x, statistics, weight, sums, products, channels, outer, inner,
+    g_stride, g_channel, x_stride, x_channel, to_stride, to_channel, inverse_high, inverse_low,
+    A: tl.constexpr, PLANAR: tl.constexpr, TRAINING: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Of ROWS rows, grad_x = weight * rstd * (grad_y - mean(grad_y) - x_hat * mean(grad_y * x_hat)).
+
+    Where the statistics are constants, weight * rstd * grad_y.
+    """
+    channel, left, right, part = _place(channels, inner, PLANAR, COLUMNS)
+    there = channel < channels
+    rstd = tl.load(statistics + channel, there, other=0.0)
+    scale = rstd * _number(weight, channel, there, 1.0, A)
+    if TRAINING:
+        mean = tl.load(statistics + channels + channel, there, other=0.0)
+        residual = tl.load(statistics + 2 * channels + channel, there, other=0.0)
+        share = tl.full((1, 1), 0.0, A) + inverse_high + inverse_low
+        level = tl.load(sums + channel, there, other=0.0) * share
+        pull = tl.load(products + channel, there, other=0.0) * share
+    row = (part * ROWS + tl.arange(0, ROWS))[:, None]
+    x += row * x_stride + (channel * x_channel if PLANAR else 0)
+    grad_y += row * g_stride + (channel * g_channel if PLANAR else 0)
+    grad_x += row * to_stride + (channel * to_channel if PLANAR else 0)
+    for at in range(left, right, COLUMNS):
+        col = at + tl.arange(0, COLUMNS)[None, :]
+        mask = (row < outer) & (col < right)
+        d = tl.load(grad_y + col, mask, other=0.0).to(A)
+        if TRAINING:
+            v = tl.load(x + col, mask, other=0.0).to(A)
+            d = d - level - ((v - mean) - residual) * rstd * pull
+        store_rounded(grad_x + col, d * scale, mask)
