@@ -48,12 +48,12 @@ class Budget:
     """
 
     held: int
-    together: int
+    together: int = 16 << 10
     step: int = 32 << 10
 
 
-FORWARD = Budget(held=64 << 10, together=32 << 10)
-BACKWARD = Budget(held=32 << 10, together=16 << 10)  # x, grad_y and two sums at once
+FORWARD = Budget(held=64 << 10)
+BACKWARD = Budget(held=32 << 10)  # x, grad_y and two sums at once
 MOST_ROWS = 64
 BYTES_A_THREAD = 64
 MOST_THREADS = 1024
@@ -109,7 +109,8 @@ def channels(outer: int, inner: int, size: int, chip: Chip) -> Launch:
     together = BACKWARD.together // size
     columns = min(_power_of_two(inner), 1024)
     rows = min(_power_of_two(outer), max(1, together // columns))
-    return Launch(rows, columns, _warps(rows * columns * size, chip))
+    # Two warps at least: for one alone a compute unit's compiler runs out of scalar registers.
+    return Launch(rows, columns, max(2, _warps(rows * columns * size, chip)))
 
 
 def rows_of_a_part(outer: int, tiles: int, how: Launch) -> int:
