@@ -192,6 +192,7 @@ def _matrix(x: Tensor, trailing: int) -> Tensor:
 
 
 def dense(parameter: Tensor | None) -> Tensor | None:
+    """A parameter, its elements adjacent."""
     return None if parameter is None else parameter.contiguous()
 
 
