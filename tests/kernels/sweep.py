@@ -95,7 +95,7 @@ def infinity_at_the_start():
 
 def failures(room):
     """One line for each case that is wrong."""
-    for dtype in (torch.float32, torch.bfloat16) if "--in-steps" in sys.argv else DTYPES:
+    for dtype in (torch.float32,) if "--in-steps" in sys.argv else DTYPES:  # the interpreter is slow
         for norm, o in cases(dtype):
             yield from wrong(norm, o, room)
     torch.manual_seed(0)
