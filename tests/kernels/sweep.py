@@ -45,13 +45,14 @@ if "--triton" in sys.argv:  # in its interpreter, for CPU tensors
 
     for operator in triton.__all__:
         torch.library.impl(f"normkit::{operator}", "cpu", counted(getattr(triton, operator)))
-    if "--in-steps" in sys.argv:
+    if "--in-steps" in sys.argv:  # what a row of 17 is too wide for
         small = triton.launch.Budget(held=64, together=64, step=1024)
         triton.launch.FORWARD = triton.launch.BACKWARD = small
 
-WIDTHS = [1, 2, 3, 5, 8, 9, 16, 17, 33, 65, 255, 1000]
+IN_STEPS = "--in-steps" in sys.argv  # rows that registers do not hold; a BatchNorm has none, nor narrow ones
+WIDTHS = [17, 33, 65, 255, 1000] if IN_STEPS else [1, 2, 3, 5, 8, 9, 16, 17, 33, 65, 255, 1000]
 # In the interpreter a program takes milliseconds, and there is one for each channel's planes.
-CHANNEL_WIDTHS = [] if "--in-steps" in sys.argv else [1, 3, 9, 17] if "--triton" in sys.argv else WIDTHS
+CHANNEL_WIDTHS = [1, 3, 9, 17] if "--triton" in sys.argv else WIDTHS
 
 
 def cases(dtype):
@@ -95,13 +96,15 @@ def infinity_at_the_start():
 
 def failures(room):
     """One line for each case that is wrong."""
-    for dtype in (torch.float32,) if "--in-steps" in sys.argv else DTYPES:  # the interpreter is slow
+    for dtype in (torch.float32, torch.bfloat16) if IN_STEPS else DTYPES:
         for norm, o in cases(dtype):
-            yield from wrong(norm, o, room)
+            if not (IN_STEPS and isinstance(norm, BatchNorm)):
+                yield from wrong(norm, o, room)
     torch.manual_seed(0)
     for norm, o in () if "--without-core" in sys.argv else hard_cases():
-        # A GPU's kernels keep rstd in one number; twice the bound, as docs/numerics.md says.
-        yield from wrong(norm, o, 2 if "--triton" in sys.argv else room)
+        if not (IN_STEPS and isinstance(norm, BatchNorm)):
+            # A GPU's kernels keep rstd in one number; twice the bound, as docs/numerics.md says.
+            yield from wrong(norm, o, 2 if "--triton" in sys.argv else room)
 
 
 def wrong(norm, o, room):
