@@ -44,11 +44,8 @@ def backends() -> dict[str, Backend]:
 
 
 def _accelerator(kind: str) -> Backend:
-    if kind != "cuda":
-        return Backend(kind, _PYTORCH, f"normkit has no kernels for {kind} yet")
-    if reason := gpu.why_not():
-        return Backend(kind, _PYTORCH, reason)
-    return Backend(kind, "normkit Triton kernels")
+    reason = gpu.why_not(kind)
+    return Backend(kind, _PYTORCH if reason else "normkit Triton kernels", reason)
 
 
 def _cpu() -> Backend:

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 
-def why_not() -> str | None:
-    """Why Triton can't serve, or None where it can."""
+def why_not(kind: str) -> str | None:
+    """Why our kernels don't serve this kind of device, or None where they do."""
+    if kind != "cuda":
+        return f"normkit has no kernels for {kind} yet"
     return None if importlib.util.find_spec("triton") else "Triton is not installed: `pip install triton`"
 
 
@@ -18,7 +20,7 @@ def serve(name: str, fallback: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.cache
     def kernel() -> Callable[..., Any]:
-        if why_not() is not None:
+        if why_not("cuda") is not None:
             return fallback
         from normkit.kernels import triton
 

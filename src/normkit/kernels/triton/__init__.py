@@ -7,6 +7,7 @@ from normkit.kernels.triton.batch_norm import (
     batch_norm_fixed_fwd,
     batch_norm_step,
     batch_norm_train_fwd,
+    batch_norm_update,
 )
 from normkit.kernels.triton.row_norm import layer_norm, rms_norm, row_norm_bwd, row_norm_fwd
 
@@ -21,6 +22,7 @@ __all__ = [
     "batch_norm_step",
     "batch_norm_train",
     "batch_norm_train_fwd",
+    "batch_norm_update",
     "layer_norm",
     "rms_norm",
     "row_norm",

@@ -166,10 +166,22 @@ def batch_norm_step(
     if count == 0:
         running_mean = running_var = None
     if any(t is not None for t in (running_mean, running_var, num_batches_tracked)):
-        tracked = (running_mean, running_var, num_batches_tracked)
-        check_update(*tracked, result[1], max(count, 2), momentum)
-        batch_norm_update_formula(*tracked, result[1], max(count, 2), momentum)
+        batch_norm_update(running_mean, running_var, num_batches_tracked, result[1], max(count, 2), momentum)
     return result
+
+
+def batch_norm_update(
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    num_batches_tracked: Tensor | None,
+    statistics: Tensor,
+    count: int,
+    momentum: float | None,
+) -> None:
+    """Move the running statistics towards a batch's. A few numbers per channel: PyTorch's operators do."""
+    tracked = (running_mean, running_var, num_batches_tracked)
+    check_update(*tracked, statistics, count, momentum)
+    batch_norm_update_formula(*tracked, statistics, count, momentum)
 
 
 def batch_norm_bwd(

@@ -49,6 +49,14 @@ def _number(numbers, channel, there, otherwise, A: tl.constexpr):
 
 
 @triton.jit
+def _saved(statistics, channel, channels, there):
+    rstd = tl.load(statistics + channel, there, other=0.0)
+    mean = tl.load(statistics + channels + channel, there, other=0.0)
+    residual = tl.load(statistics + channels + channels + channel, there, other=0.0)
+    return rstd, mean, residual
+
+
+@triton.jit
 def _terms(rows, columns, A: tl.constexpr, PLANAR: tl.constexpr):
     """How many elements a channel has of a tile."""
     return tl.zeros((1, 1), A) + rows * (columns if PLANAR else 1)
@@ -152,9 +160,7 @@ def apply(
     """Of ROWS rows, y = (x - mean) * rstd * weight + bias."""
     channel, left, right, part = _place(channels, inner, PLANAR, COLUMNS)
     there = channel < channels
-    rstd = tl.load(statistics + channel, there, other=0.0)
-    mean = tl.load(statistics + channels + channel, there, other=0.0)
-    residual = tl.load(statistics + 2 * channels + channel, there, other=0.0)
+    rstd, mean, residual = _saved(statistics, channel, channels, there)
     scale = rstd * _number(weight, channel, there, 1.0, A)
     shift = _number(bias, channel, there, 0.0, A)
     row = (part * ROWS + tl.arange(0, ROWS))[:, None]
@@ -176,9 +182,7 @@ def gradient_sums(
     """Of a share of the rows: the sums of grad_y and of grad_y * x_hat of each channel."""
     channel, left, right, part = _place(channels, inner, PLANAR, COLUMNS)
     there = channel < channels
-    rstd = tl.load(statistics + channel, there, other=0.0)
-    mean = tl.load(statistics + channels + channel, there, other=0.0)
-    residual = tl.load(statistics + 2 * channels + channel, there, other=0.0)
+    rstd, mean, residual = _saved(statistics, channel, channels, there)
     begin = part * outer_each
     end = tl.minimum(begin + outer_each, outer)
     x += channel * x_channel if PLANAR else 0
@@ -210,11 +214,9 @@ def gradient(
     """
     channel, left, right, part = _place(channels, inner, PLANAR, COLUMNS)
     there = channel < channels
-    rstd = tl.load(statistics + channel, there, other=0.0)
+    rstd, mean, residual = _saved(statistics, channel, channels, there)
     scale = rstd * _number(weight, channel, there, 1.0, A)
     if TRAINING:
-        mean = tl.load(statistics + channels + channel, there, other=0.0)
-        residual = tl.load(statistics + 2 * channels + channel, there, other=0.0)
         share = tl.full((1, 1), 0.0, A) + inverse_high + inverse_low
         level = tl.load(sums + channel, there, other=0.0) * share
         pull = tl.load(products + channel, there, other=0.0) * share

@@ -202,6 +202,14 @@ def backward(
 
 
 @triton.jit
+def _weighted(grad_y, gain, col, mask, offset, A: tl.constexpr):
+    gw = tl.load(grad_y + col, mask, other=0.0).to(A)
+    if gain is not None:
+        gw *= tl.load(gain + col, mask, other=0.0).to(A) + offset
+    return gw
+
+
+@triton.jit
 def backward_in_steps(
     grad_y, x, statistics, gain, grad_x, rows, n, grad_stride, x_stride, offset_high, offset_low,
     A: tl.constexpr, CENTRED: tl.constexpr, OUTSIDE: tl.constexpr, COLUMNS: tl.constexpr,
@@ -220,9 +228,7 @@ def backward_in_steps(
         at = begin + tl.arange(0, COLUMNS)
         mask = at < n
         x_hat = _x_hat(tl.load(x + at, mask, other=0.0).to(A), mask, rstd, mean, residual, CENTRED)
-        gw = tl.load(grad_y + at, mask, other=0.0).to(A)
-        if gain is not None:
-            gw *= tl.load(gain + at, mask, other=0.0).to(A) + offset
+        gw = _weighted(grad_y, gain, at, mask, offset, A)
         products += gw * x_hat
         sums += gw
     pull = tl.sum(products, 0) * share * slope
@@ -231,9 +237,7 @@ def backward_in_steps(
         at = begin + tl.arange(0, COLUMNS)
         mask = at < n
         x_hat = _x_hat(tl.load(x + at, mask, other=0.0).to(A), mask, rstd, mean, residual, CENTRED)
-        gw = tl.load(grad_y + at, mask, other=0.0).to(A)
-        if gain is not None:
-            gw *= tl.load(gain + at, mask, other=0.0).to(A) + offset
+        gw = _weighted(grad_y, gain, at, mask, offset, A)
         d = gw - x_hat * pull
         if CENTRED:
             d -= level
