@@ -46,8 +46,10 @@ if "--triton" in sys.argv:  # in its interpreter, for CPU tensors
     for operator in triton.__all__:
         torch.library.impl(f"normkit::{operator}", "cpu", counted(getattr(triton, operator)))
     if "--in-steps" in sys.argv:  # what a row of 17 is too wide for
-        small = triton.launch.Budget(held=64, together=64, step=1024)
-        triton.launch.FORWARD = triton.launch.BACKWARD = small
+        triton.launch.FORWARD = triton.launch.BACKWARD = triton.launch.Budget(held=64, together=64)
+        triton.launch.SLAB = 1024  # bytes: four slabs of 1000 elements
+        triton.launch.PART = 2**14  # of a partial sum: eight rows of them
+        triton.device.chip_of = triton.row_norm.chip_of = lambda device: triton.launch.Chip(32, 2**16)
 
 IN_STEPS = "--in-steps" in sys.argv  # rows that registers do not hold; a BatchNorm has none, nor narrow ones
 WIDTHS = [17, 33, 65, 255, 1000] if IN_STEPS else [1, 2, 3, 5, 8, 9, 16, 17, 33, 65, 255, 1000]

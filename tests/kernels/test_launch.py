@@ -1,6 +1,7 @@
 """What a GPU kernel's launch is chosen to be: a function of width and dtype, for every width."""
 
 import inspect
+from itertools import pairwise
 
 import pytest
 
@@ -8,7 +9,13 @@ from normkit.kernels.triton import launch
 from normkit.kernels.triton.launch import Chip
 
 WIDTHS = [*range(1, 130), *(2**k + d for k in range(8, 19) for d in (-1, 0, 1))]
-CHOICES = [launch.row_forward, launch.row_backward, launch.row_sums]
+CHOICES = [launch.row_forward, launch.row_backward]
+
+
+def runs(how, size, chip):
+    """Whether a chip can run it: powers of two, not too many threads, nor too much in registers."""
+    powers = how.columns.bit_count() == how.rows.bit_count() == how.warps.bit_count() == 1
+    return powers and how.warps * chip.warp <= 1024 and how.rows * how.columns * size <= 64 << 10
 
 
 @pytest.mark.parametrize("chip", [Chip(32), Chip(64)])
@@ -17,10 +24,11 @@ CHOICES = [launch.row_forward, launch.row_backward, launch.row_sums]
 def test_every_width_has_a_launch_that_a_chip_can_run(choose, size, chip):
     for n in WIDTHS:
         how = choose(n, size, chip)
-        assert how.columns.bit_count() == how.rows.bit_count() == how.warps.bit_count() == 1
-        assert how.warps * chip.warp <= 1024
-        assert how.rows * how.columns * size <= 64 << 10
-        assert not how.held or choose is launch.row_sums or n <= how.columns < 2 * n
+        if how is not None:
+            assert runs(how, size, chip)
+            assert n <= how.columns < 2 * n
+    assert runs(launch.row_slab(size, chip), size, chip)
+    assert runs(launch.row_tile(size, chip), size, chip)
 
 
 @pytest.mark.parametrize("choose", CHOICES)
@@ -28,17 +36,39 @@ def test_no_launch_depends_on_how_many_rows_there_are(choose):
     assert list(inspect.signature(choose).parameters) == ["n", "size", "chip"]
 
 
-def test_narrow_rows_share_a_program_and_wide_ones_go_in_steps():
+def test_narrow_rows_share_a_program_and_wide_ones_are_cut_up():
     assert launch.row_forward(64, 4, Chip()).rows > 8
     assert launch.row_forward(8192, 4, Chip()) == launch.Launch(rows=1, columns=8192, warps=16)
-    assert not launch.row_forward(262_144, 4, Chip()).held
+    assert launch.row_forward(262_144, 4, Chip()) is None
 
 
 def test_parts_are_whole_steps_and_few():
-    for n in (1, 64, 4096, 100_000):
+    for n in (1, 64, 4096, 8192):
         how = launch.row_backward(n, 4, Chip())
         for rows in (1, 2, 63, 64, 65, 4096, 100_001, 10**7):
             each = launch.rows_each(rows, how, True)
             assert each % how.rows == 0
             assert -(-rows // each) <= launch.MOST_PARTS
             assert launch.rows_each(rows, how, False) == how.rows
+
+
+@pytest.mark.parametrize("itemsize", [2, 4, 8])
+@pytest.mark.parametrize("l2_bytes", [4 << 20, 50 << 20, 256 << 20])
+def test_wide_rows_are_taken_together_by_whole_parts_that_a_cache_holds(itemsize, l2_bytes):
+    chip = Chip(l2_bytes=l2_bytes)
+    for n in (8193, 65_536, 262_144, 10**7):
+        each = launch.wide_rows_each(n, itemsize)
+        together = launch.rows_together(2 * n * itemsize, each, chip)
+        assert each % launch.TILE_ROWS == 0
+        assert together % each == 0
+        assert together == each or 2 * n * itemsize * together <= l2_bytes
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 9, 64, 1000])
+def test_each_row_is_measured_in_one_launch_and_finished_in_the_next(rows):
+    turns = launch.turns(rows, 8)
+    measured = [row for _, middle, last in turns for row in range(middle, last)]
+    finished = [row for first, middle, _ in turns for row in range(first, middle)]
+    assert measured == finished == list(range(rows))
+    for (_, middle, last), (first, after, _) in pairwise(turns):
+        assert (first, after) == (middle, last)

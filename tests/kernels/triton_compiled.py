@@ -17,8 +17,8 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
 from normkit.kernels.pytorch import accumulation_dtype
-from normkit.kernels.triton import batch_norm_kernels, launch, row_norm_kernels
-from normkit.kernels.triton.row_norm import ACCUMULATE
+from normkit.kernels.triton import batch_norm_kernels, launch, row_norm_kernels, wide_row_kernels
+from normkit.kernels.triton.bound import ACCUMULATE
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -43,19 +43,18 @@ def row_kernels(dtype, n, chip, centred):
     accumulated = accumulation_dtype(dtype)
     recipe = {"A": ACCUMULATE[accumulated], "CENTRED": centred, "OUTSIDE": not centred}
     size = accumulated.itemsize
-    forward, backward = launch.row_forward(n, size, chip), launch.row_backward(n, size, chip)
-    k = row_norm_kernels
-    yield (
-        k.forward,
-        forward,
-        {**recipe, "ROWS": forward.rows, "COLUMNS": forward.columns, "HELD": forward.held},
-    )
-    if backward.held:
-        yield k.backward, backward, {**recipe, "ROWS": backward.rows, "COLUMNS": backward.columns}
+    slab, tile = launch.row_slab(size, chip), launch.row_tile(size, chip)
+    slabs = {**recipe, "COLUMNS": slab.columns, "SLABS": triton.next_power_of_2(-(-n // slab.columns))}
+    how = launch.row_forward(n, size, chip)
+    if how is None:
+        yield wide_row_kernels.forward, slab, slabs
     else:
-        yield k.backward_in_steps, backward, {**recipe, "COLUMNS": backward.columns}
-        sums = launch.row_sums(n, size, chip)
-        yield k.parameter_sums, sums, {**recipe, "COLUMNS": sums.columns}
+        yield row_norm_kernels.forward, how, {**recipe, "ROWS": how.rows, "COLUMNS": how.columns}
+    how = launch.row_backward(n, size, chip)
+    if how is None:
+        yield wide_row_kernels.backward, tile, {**slabs, "ROWS": tile.rows, "WIDTH": tile.columns}
+    else:
+        yield row_norm_kernels.backward, how, {**recipe, "ROWS": how.rows, "COLUMNS": how.columns}
 
 
 def channel_kernels(dtype, outer, inner, chip, planar):
@@ -64,7 +63,7 @@ def channel_kernels(dtype, outer, inner, chip, planar):
     how = launch.channels(outer, inner, accumulated.itemsize, chip)
     recipe = {"A": ACCUMULATE[accumulated], "PLANAR": planar, "ROWS": how.rows, "COLUMNS": how.columns}
     k = batch_norm_kernels
-    for kernel in (k.moments, k.apply, k.gradient_sums):
+    for kernel in (k.moments, k.apply, k.infer, k.gradient_sums):
         yield kernel, how, recipe
     for training in (True, False):
         yield k.gradient, how, {**recipe, "TRAINING": training}
@@ -106,9 +105,11 @@ def compiled(kernel, how, constants, dtype, target, ones):
         "squares",
         "sums",
         "products",
-        "parts",
-        "total",
+        "gain_total",
+        "bias_total",
     }
+    if kernel.__module__ == wide_row_kernels.__name__:  # elsewhere a number of them
+        wide.add("parts")
     pointers = {"x", "y", "grad_y", "grad_x", "gain", "weight", "bias", "running_mean", "running_var", *wide}
     scalars = {f"{name}_{half}" for name in ("eps", "offset", "inverse") for half in ("high", "low")}
     signature, fixed, aligned = {}, {}, {}
@@ -119,7 +120,7 @@ def compiled(kernel, how, constants, dtype, target, ones):
             signature[name], fixed[(at,)] = "constexpr", 1
         elif name in scalars:
             signature[name] = "fp32"
-        elif name in pointers and (name != "parts" or kernel is row_norm_kernels.add_parts):
+        elif name in pointers:
             signature[name] = POINTERS[accumulation_dtype(dtype) if name in wide else dtype]
         else:
             signature[name] = "i32"

@@ -19,12 +19,9 @@ def inverse(v):
 @triton.jit
 def inverse_root(v):
     """1 / sqrt(v), likewise."""
-    if v.dtype == tl.float32:
-        r = tl.rsqrt(v)
-        step = 0.5 * r * (1.0 - (v * r) * r)
-        return tl.where((v > 0) & (v <= 3.4e38), r + step, r)
-    else:
-        return 1.0 / tl.sqrt(v)
+    r = tl.rsqrt(v)
+    step = 0.5 * r * (1.0 - (v * r) * r)
+    return tl.where((r > 0) & (r < float("inf")), r + step, r)
 
 
 @triton.jit
@@ -45,6 +42,17 @@ def scale_for(most, eps):
         up = ((1023 + exponent) << 52).to(tl.float64, bitcast=True)
         far = (most > 1e150) | ((most < 1e-100) & (eps < 1e-250))
     return tl.where(far, down, 1.0), tl.where(far, up, 1.0)
+
+
+@triton.jit
+def two_sum(a, b):
+    """The exact sum of a and b in two numbers: its rounding, and what that lost.
+
+    Knuth, "The Art of Computer Programming", volume 2, section 4.2.2.
+    """
+    total = a + b
+    tail = total - a
+    return total, (a - (total - tail)) + (b - tail)
 
 
 @triton.jit

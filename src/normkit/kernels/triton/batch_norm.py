@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,93 +19,142 @@ from normkit.kernels.pytorch import (
 )
 from normkit.kernels.triton import batch_norm_kernels as kernels
 from normkit.kernels.triton import launch
-from normkit.kernels.triton.device import chip_of, on
-from normkit.kernels.triton.row_norm import ACCUMULATE, add_up, dense, in_two
+from normkit.kernels.triton.bound import ACCUMULATE, Bound, Calls, bind_add, dense, in_two, kind
+from normkit.kernels.triton.device import chip_of
 
 
-def _matrix(t: Tensor, planar: bool) -> Tensor:
-    """The data as (samples, channels, positions), or as (positions of all samples, channels).
-
-    The last are adjacent; a copy only where they are not.
-    """
-    view = t.reshape(t.shape[0], t.shape[1], -1) if planar else t.movedim(1, -1).reshape(-1, t.shape[1])
-    return view if view.shape[-1] == 1 or view.stride(-1) == 1 else view.contiguous()
-
-
-def _strides(matrix: Tensor) -> tuple[int, int]:
-    """From a row of the kernels to the next, and from a channel to the next."""
-    return matrix.stride(0), matrix.stride(1)
-
-
-def _output(x: Tensor) -> Tensor:
-    if not is_channels_last(x):
-        return torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    last = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=last)
-
-
-class _Job:
-    """A tensor as the kernels see it, and how they are launched."""
+class _Layout:
+    """How the kernels see a tensor: planes of channels, or positions of all samples and their channels."""
 
     def __init__(self, x: Tensor) -> None:
         self.x = x
         self.planar = not is_channels_last(x) and math.prod(x.shape[2:]) > 1
-        self.data = _matrix(x, self.planar)
         self.channels = x.shape[1]
+        self.count = x.numel() // max(1, self.channels)
         self.dtype = accumulation_dtype(x.dtype)
-        self.outer, self.inner = self.data.shape[0], self.data.shape[-1]
+        self.outer = x.shape[0] if self.planar else self.count
+        self.inner = math.prod(x.shape[2:]) if self.planar else self.channels
         self.how = launch.channels(self.outer, self.inner, self.dtype.itemsize, chip_of(x.device))
         self.tiles = self.channels if self.planar else triton.cdiv(self.channels, self.how.columns)
         self.each = launch.rows_of_a_part(self.outer, self.tiles, self.how)
         self.parts = triton.cdiv(self.outer, self.each)
+        # From a row of the kernels to the next, and from a channel to the next, of what we make ourselves.
+        self.dense = (self.channels * self.inner, self.inner) if self.planar else (self.channels, 1)
 
-    def empty(self, *shape: int) -> Tensor:
-        return torch.empty(shape, dtype=self.dtype, device=self.x.device)
+    def strides(self, t: Tensor) -> tuple[int, ...]:
+        """Of a tensor whose positions (planar) or channels are adjacent; none where they are not."""
+        shape = (self.outer, self.channels, self.inner) if self.planar else (self.outer, self.channels)
+        try:
+            view = t.view(shape) if self.planar else t.movedim(1, -1).view(shape)
+        except RuntimeError:
+            return ()
+        return (view.stride(0), view.stride(1)) if shape[-1] == 1 or view.stride(-1) == 1 else ()
 
-    def run(self, kernel: Any, *arguments: Any, by_part: bool, **constants: Any) -> None:
-        """Launch it for all channels, with a program for a part of the rows or for a step of them."""
+    def rows(self, kernel: Any, *scalars: Any, by_part: bool = False, **constants: Any) -> Bound:
+        """A kernel for all channels, with a program for a part of the rows or for a step of them."""
         pieces = self.parts if by_part else triton.cdiv(self.outer, self.how.rows)
-        kernel[(self.tiles * pieces,)](
-            *arguments, A=ACCUMULATE[self.dtype], PLANAR=self.planar,
-            ROWS=self.how.rows, COLUMNS=self.how.columns, num_warps=self.how.warps, **constants,
+        return Bound(
+            kernel, (self.tiles * pieces,), self.x, self.channels, self.outer, self.inner, *scalars,
+            warps=self.how.warps, A=ACCUMULATE[self.dtype], PLANAR=self.planar,
+            ROWS=self.how.rows, COLUMNS=self.how.columns, **constants,
         )  # fmt: skip
 
-    def per_channel(self, kernel: Any, *arguments: Any) -> None:
+    def per_channel(self, kernel: Any, *scalars: Any) -> Bound:
+        """A kernel for a number or a few of each channel."""
         how = launch.PER_CHANNEL
-        kernel[(triton.cdiv(self.channels, how.columns),)](
-            *arguments, A=ACCUMULATE[self.dtype], COLUMNS=how.columns, num_warps=how.warps
-        )
-
-    def batch_statistics(self, eps: float) -> Tensor:
-        means, squares = self.empty(self.parts, self.channels), self.empty(self.parts, self.channels)
-        origins, statistics = self.empty(self.channels), self.empty(4, self.channels)
-        strides = _strides(self.data)
-        self.run(
-            kernels.moments, self.data, origins, means, squares,
-            self.channels, self.outer, self.inner, *strides, self.each, by_part=True,
+        return Bound(
+            kernel, (triton.cdiv(self.channels, how.columns),), self.x, self.channels, *scalars,
+            warps=how.warps, A=ACCUMULATE[self.dtype], COLUMNS=how.columns,
         )  # fmt: skip
-        terms = self.inner if self.planar else 1
-        self.per_channel(
-            kernels.conclude, origins, means, squares, statistics,
-            self.channels, self.parts, self.outer, self.each, terms, *in_two(eps),
-        )  # fmt: skip
-        return statistics
 
-    def given_statistics(self, mean: Tensor, var: Tensor, eps: float) -> Tensor:
-        statistics = self.empty(4, self.channels)
-        self.per_channel(
-            kernels.given, mean.contiguous(), var.contiguous(), statistics, self.channels, *in_two(eps)
-        )
-        return statistics
 
-    def apply(self, statistics: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-        output = _output(self.x)
-        to = _matrix(output, self.planar)
-        self.run(
-            kernels.apply, self.data, to, statistics, dense(weight), dense(bias),
-            self.channels, self.outer, self.inner, *_strides(self.data), *_strides(to), by_part=False,
-        )  # fmt: skip
-        return output
+def _format(x: Tensor) -> torch.memory_format:
+    if not is_channels_last(x):
+        return torch.contiguous_format
+    return torch.channels_last if x.dim() == 4 else torch.channels_last_3d
+
+
+def _legible(layout: _Layout, t: Tensor) -> Tensor:
+    """t, or a dense copy where it does not lie as the kernels read it."""
+    return (
+        t
+        if layout.strides(t) or t.numel() == 0
+        else torch.empty_like(t, memory_format=_format(layout.x)).copy_(t)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Forward:
+    """A forward pass of a kind.
+
+    measure: of (input, origins, means, squares), and conclude: of those three and (statistics), or of
+    (running_mean, running_var, statistics). apply: of (input, output, statistics, weight, bias), or of
+    (input, output, running_mean, running_var, weight, bias) where no statistics are kept.
+    """
+
+    measure: Bound | None
+    conclude: Bound
+    apply: Bound
+    parts: int
+    dtype: torch.dtype
+    format: torch.memory_format
+
+
+_forwards: Calls[_Forward] = Calls()
+
+
+def _forward(
+    input: Tensor,
+    mean: Tensor | None,
+    var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    *,
+    keep: bool = True,
+) -> tuple[Tensor, Tensor | None]:
+    """With given statistics, or without them the batch's own."""
+    key = (kind(input), kind(mean), kind(var), kind(weight), kind(bias), eps, keep)
+    call = _forwards.get(key)
+    if call is None:
+        check_channels(input, mean, var, weight, bias, eps=eps)
+        layout = _Layout(input)
+        x, m, v, w, b = _legible(layout, input), dense(mean), dense(var), dense(weight), dense(bias)
+        if x is not input or m is not mean or v is not var or w is not weight or b is not bias:
+            return _forward(x, m, v, w, b, eps, keep=keep)
+        if input.numel() == 0:
+            return torch.empty_like(input), input.new_zeros((4, input.shape[1]), dtype=layout.dtype)
+        call = _forwards.keep(key, _plan_forward(layout, eps, mean is not None, keep))
+    output = torch.empty_like(input, memory_format=call.format)
+    if not keep:
+        call.apply(input, output, mean, var, weight, bias)
+        return output, None
+    channels, device = input.shape[1], input.device
+    statistics = torch.empty((4, channels), dtype=call.dtype, device=device)
+    if call.measure is None:
+        call.conclude(mean, var, statistics)
+    else:
+        means, squares = torch.empty((2, call.parts, channels), dtype=call.dtype, device=device)
+        origins = torch.empty(channels, dtype=call.dtype, device=device)
+        call.measure(input, origins, means, squares)
+        call.conclude(origins, means, squares, statistics)
+    call.apply(input, output, statistics, weight, bias)
+    return output, statistics
+
+
+def _plan_forward(layout: _Layout, eps: float, fixed: bool, keep: bool) -> _Forward:
+    strides, format = layout.strides(layout.x), _format(layout.x)
+    apply = layout.rows(kernels.apply, *strides, *layout.dense)
+    if not keep:
+        apply = layout.rows(kernels.infer, *strides, *layout.dense, *in_two(eps))
+    if fixed:
+        return _Forward(None, layout.per_channel(kernels.given, *in_two(eps)), apply, 0, layout.dtype, format)
+    measure = layout.rows(kernels.moments, *strides, layout.each, by_part=True)
+    terms = layout.inner if layout.planar else 1
+    conclude = layout.per_channel(
+        kernels.conclude, layout.parts, layout.outer, layout.each, terms, *in_two(eps)
+    )
+    return _Forward(measure, conclude, apply, layout.parts, layout.dtype, format)
 
 
 def batch_norm(
@@ -116,7 +166,7 @@ def batch_norm(
     eps: float,
 ) -> Tensor:
     """BatchNorm with given statistics."""
-    return batch_norm_fixed_fwd(input, running_mean, running_var, weight, bias, eps)[0]
+    return _forward(input, running_mean, running_var, weight, bias, eps, keep=False)[0]
 
 
 def batch_norm_fixed_fwd(
@@ -128,26 +178,18 @@ def batch_norm_fixed_fwd(
     eps: float,
 ) -> tuple[Tensor, Tensor]:
     """BatchNorm with given statistics, and those as the backward pass wants them."""
-    check_channels(input, running_mean, running_var, weight, bias, eps=eps)
-    if input.shape[1] == 0 or input.numel() == 0:
-        return _output(input), input.new_zeros((4, input.shape[1]), dtype=accumulation_dtype(input.dtype))
-    with on(input.device):
-        job = _Job(input)
-        statistics = job.given_statistics(running_mean, running_var, eps)
-        return job.apply(statistics, weight, bias), statistics
+    output, statistics = _forward(input, running_mean, running_var, weight, bias, eps)
+    assert statistics is not None
+    return output, statistics
 
 
 def batch_norm_train_fwd(
     input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor]:
     """BatchNorm with the batch's statistics, and those."""
-    check_channels(input, weight, bias, eps=eps)
-    if input.numel() == 0:
-        return _output(input), input.new_zeros((4, input.shape[1]), dtype=accumulation_dtype(input.dtype))
-    with on(input.device):
-        job = _Job(input)
-        statistics = job.batch_statistics(eps)
-        return job.apply(statistics, weight, bias), statistics
+    output, statistics = _forward(input, None, None, weight, bias, eps)
+    assert statistics is not None
+    return output, statistics
 
 
 def batch_norm_step(
@@ -184,6 +226,24 @@ def batch_norm_update(
     batch_norm_update_formula(*tracked, statistics, count, momentum)
 
 
+@dataclass(frozen=True, slots=True)
+class _Backward:
+    """A backward pass of a kind.
+
+    sum: of (grad_output, input, statistics, sums, products), `parts` of each, which `add` adds up.
+    apply: of (grad_output, input, grad_input, statistics, weight, sum, product).
+    """
+
+    sum: Bound | None
+    add: Bound | None
+    apply: Bound | None
+    parts: int
+    format: torch.memory_format
+
+
+_backwards: Calls[_Backward] = Calls()
+
+
 def batch_norm_bwd(
     grad_output: Tensor,
     input: Tensor,
@@ -197,42 +257,52 @@ def batch_norm_bwd(
     bias_grad: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of BatchNorm; an empty tensor for one that is not wanted."""
-    if grad_output.shape != input.shape or grad_output.dtype != input.dtype:
-        raise RuntimeError("normkit: grad_output must have the input's shape and dtype")
-    check_channels(input, weight, bias, eps=eps)
-    wanted = ((weight, weight_grad), (bias, bias_grad))
-    if input.numel() == 0:
-        zeros = [p.new_zeros(p.shape) if w and p is not None else input.new_empty(0) for p, w in wanted]
-        return _output(input) if input_grad else input.new_empty(0), zeros[0], zeros[1]
-    with on(input.device):
-        job = _Job(input)
-        g = _matrix(grad_output, job.planar)
-        statistics = statistics.contiguous()
-        products = sums = None
-        if training or any(w and p is not None for p, w in wanted):
-            sums, products = _gradient_sums(job, g, statistics)
-        grad_x = input.new_empty(0)
-        if input_grad:
-            grad_x = _output(input)
-            to = _matrix(grad_x, job.planar)
-            job.run(
-                kernels.gradient, g, job.data, to, statistics, dense(weight), sums, products,
-                job.channels, job.outer, job.inner, *_strides(g), *_strides(job.data), *_strides(to),
-                *in_two(job.channels / input.numel()), by_part=False, TRAINING=training,
-            )  # fmt: skip
-    gradients = [
-        total.to(p.dtype) if w and p is not None and total is not None else input.new_empty(0)
-        for total, (p, w) in zip((products, sums), wanted, strict=True)
-    ]
-    return grad_x, gradients[0], gradients[1]
+    weight_grad, bias_grad = weight_grad and weight is not None, bias_grad and bias is not None
+    options = (training, input_grad, weight_grad, bias_grad)
+    key = (kind(grad_output), kind(input), kind(statistics), kind(weight), kind(bias), options)
+    call = _backwards.get(key)
+    if call is None:
+        if grad_output.shape != input.shape or grad_output.dtype != input.dtype:
+            raise RuntimeError("normkit: grad_output must have the input's shape and dtype")
+        check_channels(input, weight, bias, eps=eps)
+        layout = _Layout(input)
+        g, x = _legible(layout, grad_output), _legible(layout, input)
+        saved, w = statistics.contiguous(), dense(weight)
+        if g is not grad_output or x is not input or saved is not statistics or w is not weight:
+            return batch_norm_bwd(g, x, saved, w, bias, eps, *options)
+        call = _backwards.keep(key, _plan_backward(layout, grad_output, *options))
+    total = product = None
+    if call.sum is not None:
+        sums, products = statistics.new_empty((2, call.parts, input.shape[1]))
+        call.sum(grad_output, input, statistics, sums, products)
+        total, product = sums[0], products[0]
+        if call.add is not None:
+            total, product = statistics.new_empty((2, input.shape[1]))
+            call.add(sums, total, products, product)
+    elif input.numel() == 0:
+        total = product = statistics.new_zeros(input.shape[1])
+    grad_x = torch.empty_like(input, memory_format=call.format) if input_grad else input.new_empty(0)
+    if call.apply is not None:
+        call.apply(grad_output, input, grad_x, statistics, weight, total, product)
+    grad_weight, grad_bias = (
+        g.to(p.dtype) if wanted and p is not None and g is not None else input.new_empty(0)
+        for g, p, wanted in ((product, weight, weight_grad), (total, bias, bias_grad))
+    )
+    return grad_x, grad_weight, grad_bias
 
 
-def _gradient_sums(job: _Job, g: Tensor, statistics: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients of bias and weight, in the accumulation dtype."""
-    sums, products = job.empty(job.parts, job.channels), job.empty(job.parts, job.channels)
-    job.run(
-        kernels.gradient_sums, g, job.data, statistics, sums, products,
-        job.channels, job.outer, job.inner, *_strides(g), *_strides(job.data), job.each, by_part=True,
-    )  # fmt: skip
-    like = statistics[0]
-    return add_up(sums, like), add_up(products, like)
+def _plan_backward(
+    layout: _Layout, g: Tensor, training: bool, input_grad: bool, weight_grad: bool, bias_grad: bool
+) -> _Backward:
+    if layout.x.numel() == 0:
+        return _Backward(None, None, None, 0, _format(layout.x))
+    strides = (*layout.strides(g), *layout.strides(layout.x))
+    sums = add = apply = None
+    if training or weight_grad or bias_grad:
+        sums = layout.rows(kernels.gradient_sums, *strides, layout.each, by_part=True)
+        if layout.parts > 1:
+            add = bind_add(layout.x, layout.dtype, layout.parts, layout.channels)
+    if input_grad:
+        scalars = (*strides, *layout.dense, *in_two(1 / layout.count))
+        apply = layout.rows(kernels.gradient, *scalars, TRAINING=training)
+    return _Backward(sums, add, apply, layout.parts, _format(layout.x))

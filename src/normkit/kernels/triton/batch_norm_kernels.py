@@ -12,7 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from normkit.kernels.triton.arithmetic import inverse, inverse_root, joined, store_rounded
+from normkit.kernels.triton.arithmetic import inverse, inverse_root, joined, store_rounded, two_sum
 
 
 @triton.jit
@@ -127,10 +127,7 @@ def conclude(
     var = square * inverse(count)
     rstd = inverse_root(var + (one * eps_high + one * eps_low))
     tl.store(statistics + channel, rstd.to(A), there)
-    # The exact sum of first and mean in two parts, by Knuth's two-sum; in three where A is shorter.
-    total = first + mean
-    tail = total - first
-    lost = (first - (total - tail)) + (mean - tail)
+    total, lost = two_sum(first, mean)
     rounded = total.to(A)
     tl.store(statistics + channels + channel, rounded, there)
     tl.store(statistics + 2 * channels + channel, ((total - rounded.to(tl.float64)) + lost).to(A), there)
@@ -161,6 +158,36 @@ def apply(
     channel, left, right, part = _place(channels, inner, PLANAR, COLUMNS)
     there = channel < channels
     rstd, mean, residual = _saved(statistics, channel, channels, there)
+    _apply(
+        x, y, rstd, mean, residual, weight, bias, channel, left, right, part, there, outer,
+        x_stride, x_channel, y_stride, y_channel, A, PLANAR, ROWS, COLUMNS,
+    )  # fmt: skip
+
+
+@triton.jit
+def infer(
+    x, y, running_mean, running_var, weight, bias, channels, outer, inner,
+    x_stride, x_channel, y_stride, y_channel, eps_high, eps_low,
+    A: tl.constexpr, PLANAR: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """The same with given statistics, in one launch."""
+    channel, left, right, part = _place(channels, inner, PLANAR, COLUMNS)
+    there = channel < channels
+    var = tl.load(running_var + channel, there, other=1.0).to(A)
+    rstd = inverse_root(var + (tl.full((1, 1), 0.0, A) + eps_high + eps_low))
+    mean = tl.load(running_mean + channel, there, other=0.0).to(A)
+    _apply(
+        x, y, rstd, mean, tl.full((1, 1), 0.0, A), weight, bias, channel, left, right, part, there, outer,
+        x_stride, x_channel, y_stride, y_channel, A, PLANAR, ROWS, COLUMNS,
+    )  # fmt: skip
+
+
+@triton.jit
+def _apply(
+    x, y, rstd, mean, residual, weight, bias, channel, left, right, part, there, outer,
+    x_stride, x_channel, y_stride, y_channel,
+    A: tl.constexpr, PLANAR: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
     scale = rstd * _number(weight, channel, there, 1.0, A)
     shift = _number(bias, channel, there, 0.0, A)
     row = (part * ROWS + tl.arange(0, ROWS))[:, None]

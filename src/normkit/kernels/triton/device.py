@@ -25,4 +25,5 @@ def chip_of(device: torch.device) -> Chip:
     """What launch choices depend on; of a CPU, where Triton's interpreter runs, a usual GPU's."""
     if device.type != "cuda":
         return Chip()
-    return Chip(warp=torch.cuda.get_device_properties(device).warp_size)
+    found = torch.cuda.get_device_properties(device)
+    return Chip(warp=found.warp_size, l2_bytes=found.L2_cache_size)

@@ -9,7 +9,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["PARTS", "Chip", "Launch", "row_backward", "row_forward", "row_sums", "rows_each"]
+__all__ = [
+    "PARTS",
+    "PER_CHANNEL",
+    "Chip",
+    "Launch",
+    "channels",
+    "mixed",
+    "row_backward",
+    "row_forward",
+    "row_slab",
+    "row_tile",
+    "rows_each",
+    "rows_of_a_part",
+    "rows_together",
+    "turns",
+    "wide_rows_each",
+]
 
 
 @dataclass(frozen=True)
@@ -17,9 +33,11 @@ class Chip:
     """What of a GPU a launch depends on.
 
     warp: threads of a warp (32) or wavefront (64).
+    l2_bytes: of its last cache.
     """
 
     warp: int = 32
+    l2_bytes: int = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -28,13 +46,11 @@ class Launch:
 
     rows, columns: of one program at a step, powers of two.
     warps: of a program.
-    held: whether a step is a whole row, which then stays in registers until it is done.
     """
 
     rows: int
     columns: int
     warps: int
-    held: bool = True
 
 
 @dataclass(frozen=True)
@@ -44,43 +60,50 @@ class Budget:
     held: of a row of float32 that stays in registers, of which a processor has 256 KB; half of it in
         float64, whose arithmetic takes more of them.
     together: of several rows; with less, too few loads are on their way to hide memory's latency.
-    step: of a part of a row that registers do not hold.
     """
 
     held: int
     together: int = 16 << 10
-    step: int = 32 << 10
 
 
 FORWARD = Budget(held=64 << 10)
 BACKWARD = Budget(held=32 << 10)  # x, grad_y and two sums at once
+SLAB = 16 << 10  # bytes of a part of a wider row, in the accumulation dtype
 MOST_ROWS = 64
 BYTES_A_THREAD = 64
 MOST_THREADS = 1024
 
 
-def row_forward(n: int, size: int, chip: Chip) -> Launch:
-    """Statistics and result of rows of n elements, accumulated in numbers of `size` bytes."""
+def row_forward(n: int, size: int, chip: Chip) -> Launch | None:
+    """Rows of n elements accumulated in numbers of `size` bytes; None where registers can't hold one."""
     return _rows(n, size, chip, FORWARD)
 
 
-def row_backward(n: int, size: int, chip: Chip) -> Launch:
-    """The input's gradient; where rows are held, also the sums of the parameters'."""
+def row_backward(n: int, size: int, chip: Chip) -> Launch | None:
+    """Likewise, of the gradients."""
     return _rows(n, size, chip, BACKWARD)
 
 
-def row_sums(n: int, size: int, chip: Chip) -> Launch:
-    """The sums of the parameters' gradients, a row at a time, where rows are not held."""
-    columns = min(_power_of_two(n), 2048 // size)
-    return Launch(1, columns, _warps(columns * size, chip))
-
-
-def _rows(n: int, size: int, chip: Chip, budget: Budget) -> Launch:
+def _rows(n: int, size: int, chip: Chip, budget: Budget) -> Launch | None:
     if n * size > budget.held * 4 // size:
-        return Launch(1, budget.step // size, _warps(budget.step, chip), held=False)
+        return None
     columns = _power_of_two(n)
     rows = max(1, min(MOST_ROWS, budget.together // (columns * size)))
     return Launch(rows, columns, _warps(rows * columns * size, chip))
+
+
+def row_slab(size: int, chip: Chip) -> Launch:
+    """A part of a row that is too wide for one program."""
+    return Launch(1, SLAB // size, _warps(SLAB, chip))
+
+
+TILE_ROWS = 8
+
+
+def row_tile(size: int, chip: Chip) -> Launch:
+    """A part of several such rows: a weight's gradient is a sum over rows. Its programs take slabs too."""
+    # Twice the threads: two such parts, and as many sums, have to stay in registers.
+    return Launch(TILE_ROWS, SLAB // size // TILE_ROWS, _warps(2 * SLAB, chip))
 
 
 def _power_of_two(n: int) -> int:
@@ -104,9 +127,42 @@ def rows_each(rows: int, how: Launch, summed: bool) -> int:
     return -(-rows // (MOST_PARTS * how.rows)) * how.rows
 
 
+# Rows of one partial sum where rows are wide. With more of them partial sums are less traffic, but what
+# they are of has to stay in the last cache: two tensors of so many bytes.
+MOST_WIDE_ROWS = 64
+PART = 8 << 20
+
+
+def wide_rows_each(n: int, itemsize: int) -> int:
+    """Rows of n elements of `itemsize` bytes in one partial sum, a multiple of a tile's."""
+    fit = PART // (n * itemsize * TILE_ROWS) * TILE_ROWS
+    return min(MOST_WIDE_ROWS, max(TILE_ROWS, fit))
+
+
+def rows_together(row_bytes: int, each: int, chip: Chip) -> int:
+    """How many rows are read, and then again while the next ones are: a third of the last cache, by `each`.
+
+    row_bytes: of all tensors of which a row is read.
+    """
+    return max(1, chip.l2_bytes // 3 // (row_bytes * each)) * each
+
+
+def turns(rows: int, together: int) -> list[tuple[int, int, int]]:
+    """(first, middle, last) of each launch: it finishes rows [first, middle) and measures [middle, last)."""
+    ends = [0, *(min(end, rows) for end in range(0, rows + 2 * together, together))]
+    return [turn for turn in zip(ends, ends[1:], ends[2:], strict=False) if turn[0] < turn[2]]
+
+
+def mixed(finishing: int, measuring: int) -> tuple[int, int]:
+    """How many programs do both kinds of task, and how many that measure follow one that finishes."""
+    finishing = max(1, finishing)
+    bunch = -(-measuring // finishing)
+    return finishing * (bunch + 1), bunch
+
+
 def channels(outer: int, inner: int, size: int, chip: Chip) -> Launch:
     """A BatchNorm's matrix of `outer` rows, `inner` wide: planes, or the channels of a position."""
-    together = BACKWARD.together // size
+    together = BACKWARD.together * 4 // size // size
     columns = min(_power_of_two(inner), 1024)
     rows = min(_power_of_two(outer), max(1, together // columns))
     # Two warps at least: for one alone a compute unit's compiler runs out of scalar registers.

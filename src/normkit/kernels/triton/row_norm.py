@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
 from normkit.kernels.pytorch import accumulation_dtype, check_rows
-from normkit.kernels.triton import launch
-from normkit.kernels.triton import row_norm_kernels as kernels
-from normkit.kernels.triton.device import chip_of, on
-
-ACCUMULATE = {torch.float32: tl.float32, torch.float64: tl.float64}
+from normkit.kernels.triton import launch, row_norm_kernels, wide_row_kernels
+from normkit.kernels.triton.bound import ACCUMULATE, Bound, Calls, bind_add, dense, in_two, kind
+from normkit.kernels.triton.device import chip_of
 
 
 def layer_norm(
@@ -57,6 +53,23 @@ def row_norm_fwd(
     return output, statistics
 
 
+@dataclass(frozen=True, slots=True)
+class _Forward:
+    """A forward pass of a kind.
+
+    launches: of (input, output, weight, bias, statistics, parts). statistics, parts: their shapes, that
+    of parts where rows are wide. dtype: of both.
+    """
+
+    launches: tuple[Bound, ...]
+    statistics: tuple[int, int]
+    parts: tuple[int, int, int] | None
+    dtype: torch.dtype
+
+
+_forwards: Calls[_Forward] = Calls()
+
+
 def _forward(
     input: Tensor,
     weight: Tensor | None,
@@ -69,28 +82,76 @@ def _forward(
     *,
     keep: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    if eps is None:
-        eps = torch.finfo(input.dtype).eps
-    check_rows(input, weight, bias, eps, trailing)
-    x = _matrix(input, trailing)
-    rows, n = x.shape
-    dtype = accumulation_dtype(input.dtype)
-    output = torch.empty(input.shape, dtype=input.dtype, device=input.device)
+    key = (kind(input), kind(weight), kind(bias), eps, centred, trailing, outside, gain_offset, keep)
+    call = _forwards.get(key)
+    if call is None:
+        if eps is None:
+            eps = torch.finfo(input.dtype).eps
+        check_rows(input, weight, bias, eps, trailing)
+        x, w, b = _legible(input, trailing), dense(weight), dense(bias)
+        if x is not input or w is not weight or b is not bias:
+            return _forward(x, w, b, eps, centred, trailing, outside, gain_offset, keep=keep)
+        call = _forwards.keep(key, _plan_forward(input, eps, centred, trailing, outside, gain_offset))
+    output = torch.empty_like(input, memory_format=torch.contiguous_format)
     statistics = None
     if keep:
-        make = torch.zeros if n == 0 else torch.empty
-        statistics = make((1 + 2 * centred + outside, rows), dtype=dtype, device=input.device)
-    if x.numel() == 0:
-        return output, statistics
-    how = launch.row_forward(n, dtype.itemsize, chip_of(input.device))
-    with on(input.device):
-        kernels.forward[(triton.cdiv(rows, how.rows),)](
-            x, output, dense(weight), dense(bias), statistics, rows, n, x.stride(0),
-            *in_two(eps), *in_two(gain_offset),
-            A=ACCUMULATE[dtype], CENTRED=centred, OUTSIDE=outside,
-            ROWS=how.rows, COLUMNS=how.columns, HELD=how.held, num_warps=how.warps,
-        )  # fmt: skip
+        make = torch.empty if call.launches else torch.zeros
+        statistics = make(call.statistics, dtype=call.dtype, device=input.device)
+    tensors: tuple[Tensor | None, ...] = (input, output, weight, bias, statistics)
+    if call.parts is not None:
+        tensors += (torch.empty(call.parts, dtype=call.dtype, device=input.device),)
+    for launched in call.launches:
+        launched(*tensors)
     return output, statistics
+
+
+def _plan_forward(
+    x: Tensor, eps: float, centred: bool, trailing: int, outside: bool, gain_offset: float
+) -> _Forward:
+    rows, n = _size(x, trailing)
+    dtype = accumulation_dtype(x.dtype)
+    shape = (1 + 2 * centred + outside, rows)
+    if x.numel() == 0:
+        return _Forward((), shape, None, dtype)
+    chip = chip_of(x.device)
+    stride = _row_stride(x, trailing)
+    scalars = (*in_two(eps), *in_two(gain_offset))
+    recipe = {"A": ACCUMULATE[dtype], "CENTRED": centred, "OUTSIDE": outside}
+    how = launch.row_forward(n, dtype.itemsize, chip)
+    if how is not None:
+        held = Bound(
+            row_norm_kernels.forward, (triton.cdiv(rows, how.rows),), x, rows, n, stride, *scalars,
+            warps=how.warps, ROWS=how.rows, COLUMNS=how.columns, **recipe,
+        )  # fmt: skip
+        return _Forward((held,), shape, None, dtype)
+    how = launch.row_slab(dtype.itemsize, chip)
+    slabs = triton.cdiv(n, how.columns)
+    wide = tuple(
+        Bound(
+            wide_row_kernels.forward, (2 * slabs * max(middle - first, last - middle),), x,
+            rows, n, slabs, stride, *scalars, first, middle, last,
+            warps=how.warps, COLUMNS=how.columns, SLABS=triton.next_power_of_2(slabs), **recipe,
+        )
+        for first, middle, last in launch.turns(rows, launch.rows_together(n * x.itemsize, 1, chip))
+    )  # fmt: skip
+    return _Forward(wide, shape, (rows, 4, slabs), dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class _Backward:
+    """A backward pass of a kind.
+
+    launches: of (grad_output, input, statistics, weight, grad_input, sums of weight's and bias's gradient,
+    parts). sums: how many partial sums there are; one is the gradient. add: adds them up. parts: as above.
+    """
+
+    launches: tuple[Bound, ...]
+    sums: int
+    add: Bound | None
+    parts: tuple[int, int, int] | None
+
+
+_backwards: Calls[_Backward] = Calls()
 
 
 def row_norm_bwd(
@@ -109,94 +170,133 @@ def row_norm_bwd(
     bias_grad: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of a row norm; an empty tensor for one that is not wanted."""
+    weight_grad, bias_grad = weight_grad and weight is not None, bias_grad and bias is not None
+    options = (centred, trailing, outside, gain_offset, input_grad, weight_grad, bias_grad)
+    key = (kind(grad_output), kind(input), kind(statistics), kind(weight), kind(bias), options)
+    call = _backwards.get(key)
+    if call is None:
+        _check_backward(grad_output, input, statistics, weight, bias, centred, trailing, outside)
+        g, x = _legible(grad_output, trailing), _legible(input, trailing)
+        saved, w = statistics.contiguous(), dense(weight)
+        if g is not grad_output or x is not input or saved is not statistics or w is not weight:
+            return row_norm_bwd(g, x, saved, w, bias, eps, *options)
+        call = _backwards.keep(key, _plan_backward(grad_output, input, *options))
+    grad_x, gain, shift = _new(input, input_grad), _new(weight, weight_grad), _new(bias, bias_grad)
+    gains, shifts = gain, shift
+    if call.sums > 1:
+        gains, shifts = (
+            p if p is None else statistics.new_empty(call.sums, p.numel()) for p in (gain, shift)
+        )
+    tensors: tuple[Tensor | None, ...] = (grad_output, input, statistics, weight, grad_x, gains, shifts)
+    if call.parts is not None:
+        tensors += (statistics.new_empty(call.parts),)
+    for launched in call.launches:
+        launched(*tensors)
+    if call.add is not None:
+        call.add(gains, gain, shifts, shift)
+    if call.sums == 0:
+        for p in (gain, shift):
+            if p is not None:
+                p.zero_()
+    none = input.new_empty(0)
+    return (
+        none if grad_x is None else grad_x,
+        none if gain is None else gain,
+        none if shift is None else shift,
+    )
+
+
+def _check_backward(
+    grad_output: Tensor,
+    input: Tensor,
+    statistics: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    centred: bool,
+    trailing: int,
+    outside: bool,
+) -> None:
     if grad_output.shape != input.shape or grad_output.dtype != input.dtype:
         raise RuntimeError("normkit: grad_output must have the input's shape and dtype")
     check_rows(input, weight, bias, 0.0, trailing)
-    x, g = _matrix(input, trailing), _matrix(grad_output, trailing)
-    rows, n = x.shape
+    rows, _ = _size(input, trailing)
     dtype = accumulation_dtype(input.dtype)
     if statistics.shape != (1 + 2 * centred + outside, rows) or statistics.dtype != dtype:
         raise RuntimeError("normkit: statistics are not those of the input")
-    grad_x = torch.empty(input.shape, dtype=input.dtype, device=input.device) if input_grad else None
-    wanted = [p is not None and w for p, w in ((weight, weight_grad), (bias, bias_grad))]
-    how = launch.row_backward(n, dtype.itemsize, chip_of(input.device))
-    each = launch.rows_each(rows, how, any(wanted))
-    parts = triton.cdiv(rows, each) if x.numel() else 0
-    sums = [torch.empty((parts, n), dtype=dtype, device=input.device) if w else None for w in wanted]
-    with on(input.device):
-        if parts:
-            _launch_backward(g, x, statistics.contiguous(), weight, grad_x, sums, how, each, gain_offset,
-                             A=ACCUMULATE[dtype], CENTRED=centred, OUTSIDE=outside)  # fmt: skip
-        gradients = [
-            p.new_empty(0) if s is None else add_up(s, p)
-            for s, p in zip(
-                sums, (input if weight is None else weight, input if bias is None else bias), strict=True
-            )
-        ]
-    return input.new_empty(0) if grad_x is None else grad_x, gradients[0], gradients[1]
 
 
-def _launch_backward(
+def _plan_backward(
     g: Tensor,
     x: Tensor,
-    statistics: Tensor,
-    weight: Tensor | None,
-    grad_x: Tensor | None,
-    sums: list[Tensor | None],
-    how: launch.Launch,
-    each: int,
-    offset: float,
-    **recipe: Any,
-) -> None:
-    rows, n = x.shape
-    gain = dense(weight)
-    strides = g.stride(0), x.stride(0)
-    if how.held:
-        kernels.backward[(triton.cdiv(rows, each),)](
-            g, x, statistics, gain, grad_x, *sums, rows, n, *strides, *in_two(offset), each,
-            ROWS=how.rows, COLUMNS=how.columns, num_warps=how.warps, **recipe,
+    centred: bool,
+    trailing: int,
+    outside: bool,
+    gain_offset: float,
+    input_grad: bool,
+    weight_grad: bool,
+    bias_grad: bool,
+) -> _Backward:
+    rows, n = _size(x, trailing)
+    if x.numel() == 0:
+        return _Backward((), 0, None, None)
+    dtype, chip, summed = accumulation_dtype(x.dtype), chip_of(x.device), weight_grad or bias_grad
+    strides = (_row_stride(g, trailing), _row_stride(x, trailing))
+    recipe = {"A": ACCUMULATE[dtype], "CENTRED": centred, "OUTSIDE": outside}
+    how = launch.row_backward(n, dtype.itemsize, chip)
+    parts = None
+    if how is not None:
+        each = launch.rows_each(rows, how, summed)
+        launches: tuple[Bound, ...] = (
+            Bound(
+                row_norm_kernels.backward, (triton.cdiv(rows, each),), x,
+                rows, n, *strides, *in_two(gain_offset), each,
+                warps=how.warps, ROWS=how.rows, COLUMNS=how.columns, **recipe,
+            ),
         )  # fmt: skip
-        return
-    if grad_x is not None:
-        kernels.backward_in_steps[(rows,)](
-            g, x, statistics, gain, grad_x, rows, n, *strides, *in_two(offset),
-            COLUMNS=how.columns, num_warps=how.warps, **recipe,
+    else:
+        each = launch.wide_rows_each(n, x.itemsize)
+        slab, tile = (choose(dtype.itemsize, chip) for choose in (launch.row_slab, launch.row_tile))
+        slabs, tiles = triton.cdiv(n, slab.columns), triton.cdiv(n, tile.columns)
+        parts = (rows, 2, slabs)
+        turns = [(0, rows, rows)]  # without the input's gradient there is nothing to measure
+        if input_grad:
+            turns = launch.turns(rows, launch.rows_together(2 * n * x.itemsize, each, chip))
+        launches = tuple(
+            Bound(
+                wide_row_kernels.backward, (programs,), x,
+                rows, n, slabs, *strides, *in_two(gain_offset), first, middle, last, each, bunch,
+                warps=tile.warps, COLUMNS=slab.columns, SLABS=triton.next_power_of_2(slabs),
+                ROWS=tile.rows, WIDTH=tile.columns, **recipe,
+            )
+            for first, middle, last in turns
+            for finishing in [triton.cdiv(middle - first, each) * tiles]
+            for programs, bunch in [launch.mixed(finishing, (last - middle) * slabs)]
         )  # fmt: skip
-    if any(s is not None for s in sums):
-        of_sums = launch.row_sums(n, statistics.element_size(), chip_of(x.device))
-        kernels.parameter_sums[(triton.cdiv(n, of_sums.columns), triton.cdiv(rows, each))](
-            g, x, statistics, *sums, rows, n, *strides, each,
-            COLUMNS=of_sums.columns, num_warps=of_sums.warps, **recipe,
-        )  # fmt: skip
+    count = triton.cdiv(rows, each) if summed else 1
+    return _Backward(launches, count, bind_add(x, dtype, count, n) if count > 1 else None, parts)
 
 
-def add_up(parts: Tensor, parameter: Tensor) -> Tensor:
-    """The sum of all parts, in the parameter's shape and dtype."""
-    count, n = parts.shape
-    if count == 0:
-        return torch.zeros_like(parameter, memory_format=torch.contiguous_format)
-    total = torch.empty(parameter.shape, dtype=parameter.dtype, device=parameter.device)
-    how = launch.PARTS
-    kernels.add_parts[(triton.cdiv(n, how.columns),)](
-        parts, total, count, n, A=ACCUMULATE[parts.dtype],
-        PARTS=how.rows, COLUMNS=how.columns, num_warps=how.warps,
-    )  # fmt: skip
-    return total
-
-
-def _matrix(x: Tensor, trailing: int) -> Tensor:
-    """The rows of x, of adjacent elements; a copy only where they are not."""
+def _size(x: Tensor, trailing: int) -> tuple[int, int]:
+    """How many rows x has, and their width."""
     lead = x.dim() - trailing
-    rows = x.reshape(math.prod(x.shape[:lead]), math.prod(x.shape[lead:]))
-    return rows if rows.shape[1] == 1 or rows.stride(1) == 1 else rows.contiguous()
+    return math.prod(x.shape[:lead]), math.prod(x.shape[lead:])
 
 
-def dense(parameter: Tensor | None) -> Tensor | None:
-    """A parameter, its elements adjacent."""
-    return None if parameter is None else parameter.contiguous()
+def _row_stride(x: Tensor, trailing: int) -> int | None:
+    """From one row to the next, where all lie so, their elements adjacent; else None."""
+    try:
+        rows = x.view(_size(x, trailing))
+    except RuntimeError:
+        return None
+    return rows.stride(0) if rows.shape[1] == 1 or rows.stride(1) == 1 else None
 
 
-def in_two(eps: float) -> tuple[float, float]:
-    """Eps as two numbers that float32 holds: what a kernel is given as a scalar, it is given as such."""
-    high = float(np.float32(eps))
-    return high, eps - high
+def _legible(x: Tensor, trailing: int) -> Tensor:
+    """x, or a dense copy where its rows do not lie as the kernels read them."""
+    return x if x.numel() == 0 or _row_stride(x, trailing) is not None else x.contiguous()
+
+
+def _new(like: Tensor | None, wanted: bool) -> Tensor | None:
+    if like is None or not wanted:
+        return None
+    return torch.empty_like(like, memory_format=torch.contiguous_format)

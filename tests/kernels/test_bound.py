@@ -1,0 +1,84 @@
+"""A kernel with all but its tensors decided: what is launched directly, and what through Triton."""
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="Triton is for Linux")
+from normkit.kernels.triton import bound
+from normkit.kernels.triton.bound import Bound, Calls, in_two, kind
+
+
+class Kernel:
+    """Stands in for what `triton.jit` makes, and for what that compiles: tells how it was launched."""
+
+    arg_names = ("x", "y", "n", "ROWS", "COLUMNS")
+
+    def __init__(self):
+        self.launches = []
+
+    def __getitem__(self, grid):
+        def through_triton(*arguments, **options):
+            self.launches.append(("Triton", grid, arguments, options))
+            return self.Compiled(self)
+
+        return through_triton
+
+    class Compiled:
+        """What Triton compiled."""
+
+        def __init__(self, kernel):
+            self.kernel = kernel
+
+        def __getitem__(self, grid):
+            return lambda *arguments: self.kernel.launches.append(("direct", grid, arguments, {}))
+
+
+def launched(*calls):
+    kernel = Kernel()
+    launch = Bound(kernel, (3,), torch.zeros(1), 5, warps=2, COLUMNS=8, ROWS=4)
+    for tensors in calls:
+        launch(*tensors)
+    return kernel.launches
+
+
+def test_the_second_call_is_direct_with_the_same_arguments_in_the_kernels_order():
+    x = torch.zeros(4)
+    first, second = launched((x, None), (x, None))
+    assert first == ("Triton", (3, 1, 1), (x, None, 5, 4, 8), {"num_warps": 2, "enable_fp_fusion": True})
+    assert second == ("direct", *first[1:3], {})
+
+
+def test_what_was_compiled_for_aligned_tensors_is_not_launched_with_others():
+    x, odd = torch.zeros(4), torch.zeros(8)[1:]
+    assert [how for how, *_ in launched((odd, x), (odd, x), (x, x), (x, odd), (x, x))] == [
+        "Triton",
+        "Triton",
+        "Triton",
+        "Triton",
+        "direct",
+    ]
+
+
+def test_kinds_differ_by_all_that_a_kernel_is_compiled_or_launched_for():
+    x = torch.zeros(2, 3)
+    others = [x.double(), x.t(), torch.zeros(3, 2), x.as_strided((2, 3), (0, 1)), None]
+    assert kind(x) == kind(x.clone())
+    assert kind(x) not in map(kind, others)
+    assert len(set(map(kind, others))) == len(others)
+
+
+def test_calls_are_forgotten_before_there_are_too_many(monkeypatch):
+    monkeypatch.setattr(bound, "MOST_CALLS", 2)
+    calls = Calls()
+    for key in range(5):
+        assert calls.keep(key, str(key)) == str(key)
+        assert calls[key] == str(key)
+        assert len(calls) <= 2
+
+
+def test_a_scalar_is_given_in_two_numbers_of_float32():
+    for number in (1e-5, 0.1, 1 / 3, 1.0):
+        high, low = in_two(number)
+        assert high == torch.tensor(high).item()
+        assert abs(high + low - number) == 0
+        assert abs(high - number) <= 2**-24 * number
