@@ -54,7 +54,7 @@ def block(path: Path, plot: Path, bench: Bench) -> str:
     titles = [CONTENDERS[peer].title for peer in peers]
     machine = bench.machine
     lines = [
-        f"{machine.cpu}, {machine.threads} threads, PyTorch {machine.torch.split('+')[0]}: normkit's time, "
+        f"{machine.title}, PyTorch {machine.torch.split('+')[0]}: normkit's time, "
         "its share of the floor (the fastest copy of the same bytes), and how many times as fast it is as "
         "others.",
         "",

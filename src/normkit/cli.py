@@ -95,9 +95,9 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "bench",
         help="measure the speed of the norms next to PyTorch's and others'",
         description="Time LayerNorm, RMSNorm and BatchNorm of normkit, PyTorch, torch.compile, ONNX Runtime "
-        "and JAX (where installed) by turns, next to the floor: the fastest copy of the same bytes. A result "
-        "is checked against the float64 reference before its time counts. Without --full or --shape: a "
-        "choice of cases that takes a few minutes.",
+        "and JAX, on a GPU Liger-Kernel and QuACK (where installed) by turns, next to the floor: the fastest "
+        "copy of the same bytes. A result is checked in float64 before its time counts. Without --full or "
+        "--shape: a choice of cases that takes a few minutes.",
     )
     parser.add_argument("--full", action="store_true", help="all cases, for an hour or more")
     parser.add_argument("--op", nargs="+", choices=OPS, metavar="OP", help=f"only these: {', '.join(OPS)}")
@@ -127,9 +127,14 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--contender",
         nargs="+",
         choices=tuple(CONTENDERS),
-        default=PEERS,
         metavar="NAME",
         help=f"next to normkit only these: {', '.join(PEERS)}",
+    )
+    parser.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="where: the CPU, or the GPU that PyTorch calls cuda (default: %(default)s)",
     )
     parser.add_argument("--threads", type=_positive, metavar="N", help="threads (default: PyTorch's)")
     parser.add_argument(
@@ -194,7 +199,9 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 def _check_bench(arguments: argparse.Namespace) -> None:
     _check_files(arguments)
-    choices = ("full", "op", "shape", "direction", "dtype", "contender", "threads", "rounds", "resume")
+    choices = (
+        *("full", "op", "shape", "direction", "dtype", "contender", "device", "threads", "rounds", "resume"),
+    )
     given = [
         f"--{name}" for name in choices if getattr(arguments, name) != arguments.parser.get_default(name)
     ]
@@ -210,7 +217,10 @@ def _measure(arguments: argparse.Namespace) -> Bench:
     import torch
 
     from normkit.bench import cases, machine, progress, results, run
+    from normkit.bench.contenders import registry
 
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        _fail("normkit: --device cuda: PyTorch finds no GPU here (torch.cuda.is_available() is False)")
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     choice = arguments.op or cases.OPS, arguments.dtype, arguments.direction
@@ -218,11 +228,13 @@ def _measure(arguments: argparse.Namespace) -> Bench:
         shapes = [shape for group in arguments.shape for shape in group]
         todo = cases.chosen(shapes, *choice)
     else:
-        todo = cases.full(*choice) if arguments.full else cases.quick(*choice)
+        choose = cases.full if arguments.full else cases.quick
+        todo = choose(*choice, device=arguments.device)
     if not todo:
         _fail("normkit: there is no such case: --op, --shape and --direction leave nothing to measure")
-    here = machine.this_machine()
-    peers = tuple(name for name in arguments.contender if name != run.OURS)
+    here = machine.this_machine(arguments.device)
+    named = arguments.contender or registry.peers(arguments.device)
+    peers = tuple(name for name in named if name != run.OURS)
     settings = results.Settings(arguments.rounds, peers)
     kept: tuple[results.Row, ...] = ()
     if arguments.resume and arguments.json.exists():

@@ -9,6 +9,8 @@ from normkit.bench.timing import Timing
 
 PEERS = ("pytorch", "inductor", "onnxruntime", "jax")
 MACHINE = Machine(
+    device="cpu",
+    gpu="",
     cpu="a <processor> & more",
     cores=2,
     threads=2,

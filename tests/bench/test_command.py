@@ -38,7 +38,7 @@ def test_the_command(tiny):
     assert done.stdout.splitlines()[-1] == "The report: open normkit-bench.html"
     assert (folder / "normkit-bench.html").stat().st_size > 10_000
     content = json.loads((folder / "out.json").read_text())
-    assert content["schema"] == "normkit-bench/2"
+    assert content["schema"] == "normkit-bench/3"
     assert content["complete"]
     assert content["machine"]["torch"] == torch.__version__
     assert content["settings"] == {"rounds": 2, "peers": ["pytorch"]}
@@ -120,7 +120,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(saved, arguments, message, capsys
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "{}", '{"schema": "normkit-bench/1"}', '{"schema": "normkit-bench/2"}']
+    "text", ["{", "{}", '{"schema": "normkit-bench/1"}', '{"schema": "normkit-bench/3"}']
 )
 def test_a_damaged_file_is_one_line(saved, text, capsys):
     saved.write_text(text)

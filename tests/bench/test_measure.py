@@ -23,7 +23,7 @@ def short(monkeypatch):
 
 
 def small_row(case=SMALL, peers=("pytorch",)):
-    return measure.measure(case, peers, rounds=3, threads=2)
+    return measure.measure(case, peers, 3, MACHINE)
 
 
 @pytest.mark.parametrize(
@@ -70,9 +70,7 @@ def spoil(monkeypatch, factor):
     def off(*arguments):
         return torch.layer_norm(*arguments[:4]) * factor
 
-    monkeypatch.setattr(
-        eager, "prepare", lambda case, operands, threads: eager.prepare_norm(case, operands, off)
-    )
+    monkeypatch.setattr(eager, "norm", lambda case, operands: off)
 
 
 @pytest.mark.parametrize("factor", [1.01, torch.nan])
@@ -112,7 +110,7 @@ def test_a_run_saves_after_each_case_and_keeps_what_there_is(monkeypatch):
     row = small_row()
     measured = []
 
-    def pretend(case, peers, rounds, threads):
+    def pretend(case, peers, rounds, machine):
         measured.append(case)
         return dataclasses.replace(row, case=case)
 

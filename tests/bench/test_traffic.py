@@ -1,18 +1,22 @@
 """Counted bytes, and the copies that move them."""
 
+import dataclasses
 import os
 
 import pytest
 
-from normkit.bench import traffic
+from normkit.bench import machine, traffic
 from normkit.bench.cases import Case
+
+from .conftest import MACHINE
 
 L2 = 2**20
 IMAGES = (32, 64, 56, 56)  # a channel holds 401,408 bytes of float32
 
 
-def counted(op, shape, direction, dtype="float32", channels_last=False, threads=2):
-    found = traffic.traffic(Case(op, shape, direction, dtype, channels_last), L2, threads)
+def counted(op, shape, direction, dtype="float32", channels_last=False, threads=2, device="cpu"):
+    on = dataclasses.replace(MACHINE, device=device, l2_bytes=L2, threads=threads)
+    found = traffic.traffic(Case(op, shape, direction, dtype, channels_last), on)
     return found.reads, found.writes, found.parts
 
 
@@ -44,7 +48,7 @@ def test_channels_last_the_whole_tensor_has_to_stay():
 @pytest.mark.parametrize("told", [0, -1])
 def test_the_cache_has_a_size_where_the_system_does_not_tell(told, monkeypatch):
     monkeypatch.setattr(os, "sysconf", lambda name: told)
-    assert traffic.l2_bytes() == traffic.FALLBACK_L2
+    assert machine.l2_bytes() == machine.FALLBACK_L2
 
 
 def test_the_cache_has_a_size_where_the_system_has_no_such_question(monkeypatch):
@@ -52,9 +56,14 @@ def test_the_cache_has_a_size_where_the_system_has_no_such_question(monkeypatch)
         raise ValueError(name)
 
     monkeypatch.setattr(os, "sysconf", refuse)
-    assert traffic.l2_bytes() == traffic.FALLBACK_L2
+    assert machine.l2_bytes() == machine.FALLBACK_L2
 
 
 def test_the_cache_s_size_is_asked(monkeypatch):
     monkeypatch.setattr(os, "sysconf", {"SC_LEVEL2_CACHE_SIZE": 12345}.get)
-    assert traffic.l2_bytes() == 12345
+    assert machine.l2_bytes() == 12345
+
+
+def test_on_a_gpu_the_whole_tensor_has_to_stay():
+    assert counted("batch_norm_training", IMAGES, "forward", device="cuda")[:2] == (2, 1)
+    assert counted("batch_norm_training", (4, 64, 16, 16), "forward+backward", device="cuda")[:2] == (3, 2)

@@ -47,8 +47,19 @@ _CHANNELS: dict[str, tuple[Shape, ...]] = {
     "cnn": ((32, 64, 56, 56), (16, 256, 28, 28), (8, 2048, 7, 7), (64, 32, 31, 31)),
     "bn1d": ((128, 512), (4096, 1024)),
 }
-GROUPS = {**_ROWS, **_CHANNELS}
-_QUICK = ((1, 4096), (512, 4096), (32, 64, 56, 56))
+# A GPU's: tensors of 512 MB and more in every dtype, past any cache.
+_GPU_ROWS: dict[str, tuple[Shape, ...]] = {
+    "widths": tuple((2**28 // n, n) for n in (2**k for k in range(8, 19)))
+}
+_GPU_CHANNELS: dict[str, tuple[Shape, ...]] = {
+    "images": ((1024, 64, 64, 64), (1024, 256, 32, 32), (2048, 2048, 8, 8)),
+}
+GROUPS = {**_ROWS, **_CHANNELS, **_GPU_ROWS, **_GPU_CHANNELS}
+_FULL = {"cpu": {**_ROWS, **_CHANNELS}, "cuda": GROUPS}
+_QUICK: dict[str, tuple[Shape, ...]] = {
+    "cpu": ((1, 4096), (512, 4096), (32, 64, 56, 56)),
+    "cuda": ((1, 4096), (8192, 4096), (65536, 4096), (4096, 65536), (1024, 64, 64, 64)),
+}
 
 
 @dataclass(frozen=True)
@@ -113,9 +124,10 @@ def full(
     ops: Sequence[str] = OPS,
     dtypes: Sequence[str] = DEFAULT_DTYPES,
     directions: Sequence[str] | None = None,
+    device: str = "cpu",
 ) -> tuple[Case, ...]:
     """Every case of the bench, each once."""
-    shapes = tuple(dict.fromkeys(shape for group in GROUPS.values() for shape in group))
+    shapes = tuple(dict.fromkeys(shape for group in _FULL[device].values() for shape in group))
     return _product(shapes, ops, dtypes, directions)
 
 
@@ -123,9 +135,10 @@ def quick(
     ops: Sequence[str] = OPS,
     dtypes: Sequence[str] = DEFAULT_DTYPES,
     directions: Sequence[str] | None = None,
+    device: str = "cpu",
 ) -> tuple[Case, ...]:
     """A few minutes' worth: a token being decoded, a sequence, a batch of images."""
-    return _product(_QUICK, ops, dtypes, directions)
+    return _product(_QUICK[device], ops, dtypes, directions)
 
 
 def chosen(

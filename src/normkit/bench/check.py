@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from normkit.bench.cases import Case
-from normkit.bench.operands import Array, Results, result_names
+from normkit.bench.operands import Results, result_names
 
 __all__ = ["WORST", "tolerance", "worst_error"]
 
@@ -50,8 +50,8 @@ def worst_error(case: Case, got: Results, wanted: Results) -> float:
     return max(_error(case, name, got.get(name), wanted[name]) for name in result_names(case))
 
 
-def _error(case: Case, name: str, got: Array | None, wanted: Array) -> float:
+def _error(case: Case, name: str, got: Tensor | None, wanted: Tensor) -> float:
     if got is None or got.shape != wanted.shape:
         return WORST
-    error = float(np.max(np.abs(got - wanted)) / (tolerance(case, name) * np.max(np.abs(wanted))))
+    error = float((got - wanted).abs().max() / (tolerance(case, name) * wanted.abs().max()))
     return WORST if math.isnan(error) else min(error, WORST)

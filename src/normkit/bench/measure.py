@@ -1,4 +1,7 @@
-"""One case: every contender checked against the reference, then timed by turns with the floor's copies."""
+"""One case: every contender checked against the reference, then timed by turns with the floor's copies.
+
+On the CPU; `gpu.measure` is its like.
+"""
 
 from __future__ import annotations
 
@@ -12,43 +15,40 @@ from normkit.bench.cases import LARGE, Case
 from normkit.bench.check import worst_error
 from normkit.bench.contenders import OURS, Prepared, Unavailable, prepare
 from normkit.bench.drift import ATTEMPTS, MOST, drift, speedometer
+from normkit.bench.machine import Machine
 from normkit.bench.operands import Operands, Results, exact, make_operands
 from normkit.bench.results import Entry, Row
-from normkit.bench.timing import Call, Samples, Timing, rounded, take_turns
-from normkit.bench.traffic import l2_bytes, traffic
+from normkit.bench.timing import Call, Clock, Samples, Timing, rounded, take_turns
+from normkit.bench.traffic import traffic
 
-__all__ = ["measure"]
+__all__ = ["Attempt", "measure", "steadiest"]
 
 FRESH_ROUNDS, FEWEST_FRESH = 3, 3  # one fresh sample for three warm ones: page faults spread little
 
 
 @dataclass(frozen=True)
-class _Attempt:
+class Attempt:
     """Times of one go at a case, by name, and how much the machine's speed changed meanwhile."""
 
     times: dict[str, Timing]
     drift: float
 
 
-def measure(case: Case, peers: Sequence[str], rounds: int, threads: int) -> Row:
-    """Check, then time; again where the machine's speed changed meanwhile, `ATTEMPTS` times at most.
-
-    Of several attempts the steadiest is kept. `memory.keep_memory` has to be called before, once.
-    """
+def measure(case: Case, peers: Sequence[str], rounds: int, machine: Machine) -> Row:
+    """Check, then time. `memory.keep_memory` has to be called before, once."""
     operands = make_operands(case)
     wanted = exact(case)
-    counted = traffic(case, l2_bytes(), threads)
+    counted = traffic(case, machine)
     # One inference mode around all, as in serving: entering it costs as much as a small norm.
     with torch.inference_mode(mode=case.direction == "forward"):
-        ready, entries = _checked(case, operands, wanted, (OURS, *peers), threads)
+        ready, entries = _checked(case, operands, wanted, (OURS, *peers), machine.threads)
         calls: dict[str, Call] = {name: prepared.call for name, prepared in ready.items()}
         floors = floor.variants(operands.x, operands.upstream, torch.empty_like(operands.x), counted.parts)
         calls |= {f"{part}/{way}": call for part, ways in floors.items() for way, call in ways.items()}
         meter = speedometer(operands.x.detach(), torch.empty_like(operands.x))
         large = case.tensor_bytes >= LARGE
         allocating = {name: p.call for name, p in ready.items() if large and p.allocates}
-        attempts = _attempts(calls, meter, rounds)
-        kept = min(attempts, key=lambda attempt: attempt.drift)
+        kept, drifts = steadiest(calls, meter, rounds)
         # Only for a case that counts: page faults are slow, and a refused case has taken long already.
         fresh = _fresh(allocating, meter, rounds) if kept.drift <= MOST else {}
     return Row(
@@ -60,7 +60,7 @@ def measure(case: Case, peers: Sequence[str], rounds: int, threads: int) -> Row:
             name: replace(entry, warm=kept.times.get(name), fresh=fresh.get(name))
             for name, entry in entries.items()
         },
-        drifts=tuple(attempt.drift for attempt in attempts),
+        drifts=drifts,
         steady=kept.drift <= MOST,
     )
 
@@ -84,13 +84,18 @@ def _checked(
     return ready, entries
 
 
-def _attempts(calls: dict[str, Call], meter: Call, rounds: int) -> list[_Attempt]:
-    """Until one is steady, `ATTEMPTS` at most."""
-    attempts: list[_Attempt] = []
+def steadiest(
+    calls: dict[str, Call], meter: Call, rounds: int, clock: Clock | None = None
+) -> tuple[Attempt, tuple[float, ...]]:
+    """Time `calls`; again where the machine's speed changed meanwhile, `ATTEMPTS` times at most.
+
+    The steadiest attempt, and the drift of each.
+    """
+    attempts: list[Attempt] = []
     while len(attempts) < ATTEMPTS and not (attempts and attempts[-1].drift <= MOST):
-        samples, speed = take_turns(calls, meter, rounds)
-        attempts.append(_Attempt(_timings(samples), rounded(drift(speed))))
-    return attempts
+        samples, speed = take_turns(calls, meter, rounds, clock=clock)
+        attempts.append(Attempt(_timings(samples), rounded(drift(speed))))
+    return min(attempts, key=lambda attempt: attempt.drift), tuple(attempt.drift for attempt in attempts)
 
 
 def _fresh(calls: dict[str, Call], meter: Call, rounds: int) -> dict[str, Timing]:

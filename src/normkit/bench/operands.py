@@ -6,19 +6,16 @@ import functools
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 import normkit as nk
 from normkit.bench.cases import EPS, MOMENTUM, Case
 
-__all__ = ["Array", "Operands", "Results", "exact", "make_operands", "result_names"]
+__all__ = ["Operands", "Results", "exact", "make_operands", "result_names"]
 
-Array: TypeAlias = npt.NDArray[np.float64]
-# By name: "output", "grad_input", "grad_weight", "grad_bias", "running_mean", "running_var".
-Results: TypeAlias = dict[str, Array]
+# In float64, by name: "output", "grad_input", "grad_weight", "grad_bias", "running_mean", "running_var".
+Results: TypeAlias = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -44,22 +41,23 @@ class Operands:
         return replace(self, running_mean=self.running_mean.clone(), running_var=self.running_var.clone())
 
 
-def make_operands(case: Case) -> Operands:
-    """Random tensors, the same at every call; all in the case's dtype, as `model.to(dtype)` leaves them.
+def make_operands(case: Case, device: str = "cpu", seed: int = 0) -> Operands:
+    """Random tensors, the same for a seed; all in the case's dtype, as `model.to(dtype)` leaves them.
 
     PyTorch takes running statistics of no other dtype than the weights'. The upstream gradient is random
     too: that of a plain sum is zero through a norm and would test nothing.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device).manual_seed(seed)
     dtype = getattr(torch, case.dtype)
     memory = torch.channels_last if case.channels_last else torch.contiguous_format
     needs_grad = case.direction != "forward"
 
     def data() -> Tensor:
-        return torch.randn(case.shape, generator=generator).to(dtype).contiguous(memory_format=memory)
+        made = torch.randn(case.shape, generator=generator, device=device)
+        return made.to(dtype).contiguous(memory_format=memory)
 
     def parameter() -> Tensor:
-        return (torch.rand(case.features, generator=generator) + 0.5).to(dtype)
+        return (torch.rand(case.features, generator=generator, device=device) + 0.5).to(dtype)
 
     x, upstream = data(), data()
     weight, bias, mean, variance = (parameter() for _ in range(4))
@@ -126,4 +124,4 @@ def _exact(case: Case) -> Results:
         "grad_weight": gradients.grad_weight,
         "grad_bias": gradients.grad_bias,
     }
-    return {name: np.asarray(value, np.float64) for name, value in found.items() if value is not None}
+    return {name: torch.as_tensor(value).double() for name, value in found.items() if value is not None}

@@ -8,7 +8,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from normkit.bench.timing import Timing
 
 __all__ = ["SCHEMA", "Bench", "Entry", "Row", "Settings", "load", "save"]
 
-SCHEMA = "normkit-bench/2"
+SCHEMA = "normkit-bench/3"
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ class Row:
 
     reads, writes: tensors of the input's size counted as moved. floor: per part of the floor and way to
     move its bytes the time. drifts: the change of the copy's speed within each attempt. steady: whether
-    the one kept stayed within what is allowed; else its figures are shown and claim nothing.
+    the one kept stayed within what is allowed; else its figures are shown and claim nothing. kernels: on a
+    GPU the names of those that each contender launched.
     """
 
     case: Case
@@ -61,6 +62,7 @@ class Row:
     contenders: dict[str, Entry]
     drifts: tuple[float, ...]
     steady: bool
+    kernels: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def counted_bytes(self) -> int:

@@ -29,11 +29,14 @@ def run(
     there is so far.
     """
     memory.keep_memory()
+    measure_one = measure
+    if machine.device == "cuda":  # imported here: it needs Triton
+        from normkit.bench.gpu.measure import measure as measure_one
     rows = {row.case: row for row in kept}
     for number, case in enumerate(cases):
         started(number, case)
         if case not in rows:
-            rows[case] = measure(case, settings.peers, settings.rounds, machine.threads)
+            rows[case] = measure_one(case, settings.peers, settings.rounds, machine)
             saved(_bench(cases, machine, settings, rows.values()))
     return _bench(cases, machine, settings, rows.values())
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from normkit.bench.contenders.registry import CONTENDERS, OURS
+from normkit.bench.machine import Machine
 from normkit.bench.results import Bench, Row
 from normkit.bench.summary import BEHIND, Summary, by_group
 from normkit.bench.wording import duration, percent, spread, times
@@ -23,7 +24,7 @@ def print_bench(console: Console, bench: Bench, summary: Summary) -> None:
     """The table, how to read it, and the summary."""
     compact = console.width < WIDTH
     console.print(_table(bench, compact))
-    for line in (_legend(bench.machine.threads, compact), "", *sentences(bench, summary)):
+    for line in (_legend(bench.machine, compact), "", *sentences(bench, summary)):
         console.print(Text(line))
 
 
@@ -69,11 +70,16 @@ def _peer(row: Row, peer: str, compact: bool) -> str:
     return time if ratio is None else f"{time} {times(ratio)}"
 
 
-def _legend(threads: int, compact: bool) -> str:
+def _legend(machine: Machine, compact: bool) -> str:
+    how = (
+        "calls recorded as CUDA graphs over operands that take turns"
+        if machine.device == "cuda"
+        else f"calls by turns, {machine.threads} threads, outputs in memory in use; fresh: in new pages"
+    )
     return (
-        f"Medians{'' if compact else ' [p10, p90]'} of calls by turns, {threads} threads, outputs in memory "
-        "in use; fresh: in new pages. GB/s: counted bytes. Of floor: the fastest copy of the same bytes is "
-        "100%. 1.50x: normkit is one and a half times as fast. Dim: the machine's speed changed."
+        f"Medians{'' if compact else ' [p10, p90]'} of {how}. GB/s: counted bytes. Of floor: the fastest "
+        "copy of the same bytes is 100%. 1.50x: normkit is one and a half times as fast. Dim: the machine's "
+        "speed changed."
     )
 
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from normkit.bench.memory import page_faults
 
-__all__ = ["Call", "Samples", "Timing", "rounded", "take_turns"]
+__all__ = ["Call", "Clock", "Samples", "Timing", "by_wall", "rounded", "take_turns"]
 
 Call = Callable[[], object]
+Clock = Callable[[Call, int], float]  # the seconds of one of so many calls
 
 SAMPLE_SECONDS = 1e-3  # a sample repeats a shorter call until it lasts this long
 BUDGET_SECONDS = 1.0  # in one contender's samples of one attempt; a slow one takes fewer
@@ -43,15 +44,16 @@ def rounded(figure: float) -> float:
 class Samples:
     """The samples of one call so far."""
 
-    def __init__(self, call: Call) -> None:
-        """`call` is run a few times to learn how long it takes."""
-        self.call = call
+    def __init__(self, call: Call, clock: Clock | None = None) -> None:
+        """`call` is run a few times to learn how long it takes. clock: the host's if None."""
+        clock = clock or by_wall
+        self.call, self.clock = call, clock
         self.seconds: list[float] = []
         self.faults = 0
         call()  # the first one pays for memory
-        once = _seconds(call, 1)
+        once = clock(call, 1)
         if once < SAMPLE_SECONDS / 10:  # one call of a few microseconds is no measure
-            once = _seconds(call, 10)
+            once = clock(call, 10)
         self.repeats = max(1, round(SAMPLE_SECONDS / once))
         self.cost = 2 * self.repeats * once
 
@@ -63,9 +65,9 @@ class Samples:
         """Add a sample."""
         # As many calls untimed, so that each finds the caches as its own calls leave them and not as its
         # neighbour did: after another one it takes several calls to get there.
-        _seconds(self.call, self.repeats)
+        self.clock(self.call, self.repeats)
         before = page_faults()
-        self.seconds.append(_seconds(self.call, self.repeats))
+        self.seconds.append(self.clock(self.call, self.repeats))
         self.faults += page_faults() - before
 
     def timing(self) -> Timing:
@@ -76,16 +78,16 @@ class Samples:
 
 
 def take_turns(
-    calls: Mapping[str, Call], meter: Call, rounds: int, fewest: int = FEWEST
+    calls: Mapping[str, Call], meter: Call, rounds: int, fewest: int = FEWEST, clock: Clock | None = None
 ) -> tuple[dict[str, Samples], list[float]]:
     """Sample every call once per round, in another order each round, so none always has the same neighbour.
 
     A call too slow for its budget sits rounds out, evenly, but takes `fewest` samples. Before each sample
     and after the last one `meter` is sampled too: its seconds come second, in the order they were taken.
     """
-    all_samples = {name: Samples(call) for name, call in calls.items()}
+    all_samples = {name: Samples(call, clock) for name, call in calls.items()}
     turns = {name: samples.affordable(rounds, fewest) for name, samples in all_samples.items()}
-    speed = Samples(meter)
+    speed = Samples(meter, clock)
     shuffle = random.Random(0)
     gc.collect()
     gc.disable()
@@ -105,7 +107,8 @@ def _is_due(turn: int, wanted: int, rounds: int) -> bool:
     return (turn + 1) * wanted // rounds > turn * wanted // rounds
 
 
-def _seconds(call: Call, repeats: int) -> float:
+def by_wall(call: Call, repeats: int) -> float:
+    """Seconds on the host's clock."""
     start = time.perf_counter()
     for _ in range(repeats):
         call()

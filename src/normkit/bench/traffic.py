@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import torch
 
 from normkit.bench.cases import Case
+from normkit.bench.machine import Machine
 
-__all__ = ["FALLBACK_L2", "Traffic", "l2_bytes", "traffic"]
-
-# Where the system does not tell: the smallest second-level cache of the x86-64 servers since 2017, so
-# that no pass over memory is left out that some machine must make.
-FALLBACK_L2 = 2**20
+__all__ = ["Traffic", "traffic"]
 
 
 @dataclass(frozen=True)
@@ -36,36 +32,30 @@ class Traffic:
         return sum(part in ("copy", "triad") for part in self.parts)
 
 
-def l2_bytes() -> int:
-    """The second-level cache of a core, `FALLBACK_L2` where the system does not tell."""
-    try:
-        known = os.sysconf("SC_LEVEL2_CACHE_SIZE")
-    except (ValueError, AttributeError, OSError):  # another C library
-        known = 0
-    return known if known > 0 else FALLBACK_L2
-
-
-def traffic(case: Case, l2: int, threads: int) -> Traffic:
+def traffic(case: Case, machine: Machine) -> Traffic:
     """The fewest bytes: weights, biases and statistics are too small to count.
 
     A norm needs its statistics before it can write. A row stays in cache meanwhile, so a row norm reads
     once. BatchNorm in training reads a second time where what shares statistics does not stay in the
-    cache: per channel, or, with the channels last, the whole tensor over all threads' caches.
+    cache: per channel, or, with the channels last, the whole tensor over all threads' caches. A GPU has all
+    channels in hand at once, and one cache.
     """
     forward: tuple[str, ...] = ("copy",)
     backward: tuple[str, ...] = ("triad",)
     if case.op == "batch_norm_training":
-        if not _stays(case, l2, threads, tensors=1):
+        if not _stays(case, machine, tensors=1):
             forward = ("read", "copy")
-        if not _stays(case, l2, threads, tensors=2):
+        if not _stays(case, machine, tensors=2):
             backward = ("read2", "triad")
     parts = {"forward": forward, "backward": backward, "forward+backward": forward + backward}
     return Traffic(parts[case.direction])
 
 
-def _stays(case: Case, l2: int, threads: int, tensors: int) -> bool:
+def _stays(case: Case, machine: Machine, tensors: int) -> bool:
+    if machine.device != "cpu":
+        return tensors * case.tensor_bytes <= machine.l2_bytes
     planar = len(case.shape) > 2 and not case.channels_last
     if planar:
         itemsize: int = getattr(torch, case.dtype).itemsize
-        return tensors * case.sharing * itemsize <= l2
-    return tensors * case.tensor_bytes <= threads * l2
+        return tensors * case.sharing * itemsize <= machine.l2_bytes
+    return tensors * case.tensor_bytes <= machine.threads * machine.l2_bytes

@@ -17,11 +17,16 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True)
 class Contender:
-    """name: on the command line and in JSON. title: for readers. module: its file in this package."""
+    """name: on the command line and in JSON. title: for readers. module: its file in this package.
+
+    devices: where it takes part. A module has `norm(case, operands)`, a function of PyTorch's tensors, or,
+    where it works on its own, `prepare(case, operands, threads)`.
+    """
 
     name: str
     title: str
     module: str
+    devices: tuple[str, ...] = ("cpu",)
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch._functorch import config as functorch_config
 
 from normkit.bench.cases import Case
-from normkit.bench.contenders.base import Prepared, Unavailable
+from normkit.bench.contenders.base import Unavailable
 from normkit.bench.contenders.on_torch import function_name, prepare_norm
-from normkit.bench.operands import Operands, Results
+from normkit.bench.operands import Operands
 
 
-def prepare(case: Case, operands: Operands, threads: int) -> Prepared:
+def norm(case: Case, operands: Operands) -> Any:
     """Compile for this case's shapes alone; nothing of an earlier case counts towards recompile limits."""
     function = getattr(torch.nn.functional, function_name(case))
 
@@ -32,13 +32,8 @@ def prepare(case: Case, operands: Operands, threads: int) -> Prepared:
         torch._dynamo.reset()
         compiled = torch.compile(norm, dynamic=False)
         try:
-            prepared = prepare_norm(case, operands, compiled)
-            results = prepared.results()  # compiles, forward and backward
+            prepare_norm(case, operands.own_statistics(), compiled).call()  # compiles, forward and backward
         except RuntimeError as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise Unavailable(f"failed to compile: {reason[:200]}") from error
-
-    def first() -> Results:
-        return results
-
-    return Prepared(prepared.call, first)
+    return compiled

@@ -96,6 +96,6 @@ def _to_jax(tensor: Tensor, cpu: Any) -> Any:
     return jax.device_put(jnp.asarray(array, dtype=getattr(jnp, name)), cpu)
 
 
-def _from_jax(case: Case, array: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
-    wide = np.asarray(array, dtype=np.float64)
-    return wide.transpose(0, 3, 1, 2) if case.channels_last and wide.ndim == 4 else wide
+def _from_jax(case: Case, array: Any) -> Tensor:
+    wide = torch.from_numpy(np.array(array, dtype=np.float64))
+    return wide.permute(0, 3, 1, 2) if case.channels_last and wide.dim() == 4 else wide

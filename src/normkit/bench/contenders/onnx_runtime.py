@@ -49,7 +49,7 @@ def prepare(case: Case, operands: Operands, threads: int) -> Prepared:
 
     def results() -> Results:
         call()
-        return {"output": output.double().numpy()}
+        return {"output": output.double()}
 
     return Prepared(call, results, allocates=False, alive=inputs)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
@@ -41,6 +43,7 @@ def render(bench: Bench, summary: Summary) -> str:
         ops=[(NORM_COLOURS[op], wording.OP_NAMES[op]) for op in ops],
         directions=[(direction, wording.DIRECTION_NAMES[direction]) for direction in directions],
         reasons=_reasons(bench),
+        launched=_launched(bench),
     )
 
 
@@ -50,10 +53,20 @@ def _figures(panels: list[Panel]) -> list[tuple[str, Markup]]:
 
 def _reasons(bench: Bench) -> list[tuple[str, str, int]]:
     """Who did not take part, why, and in how many cases."""
-    found: dict[tuple[str, str], int] = {}
-    for row in bench.rows:
-        for name, entry in row.contenders.items():
-            if entry.unavailable is not None:
-                key = (CONTENDERS[name].title, entry.unavailable)
-                found[key] = found.get(key, 0) + 1
-    return [(title, reason, number) for (title, reason), number in found.items()]
+    return _counted(
+        (name, entry.unavailable)
+        for row in bench.rows
+        for name, entry in row.contenders.items()
+        if entry.unavailable is not None
+    )
+
+
+def _launched(bench: Bench) -> list[tuple[str, str, int]]:
+    """Who launched which kernel on a GPU, and in how many cases."""
+    return _counted(
+        (name, kernel) for row in bench.rows for name, kernels in row.kernels.items() for kernel in kernels
+    )
+
+
+def _counted(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str, int]]:
+    return [(CONTENDERS[name].title, text, number) for (name, text), number in Counter(pairs).items()]

@@ -1,0 +1,81 @@
+"""The bench of a GPU on a CPU: ``python -m tests.bench.gpu_stand_in``
+
+Triton's interpreter runs the floor's loops; calls are repeated where a GPU would replay a graph, by the
+host's clock. Prints, as JSON, the rows, and what the floor's loops wrote.
+"""
+
+import contextlib
+import dataclasses
+import json
+
+import torch
+
+from normkit.bench import timing
+from normkit.bench.cases import Case
+from normkit.bench.gpu import floor, measure
+from normkit.bench.results import Bench, Settings
+from normkit.bench.summary import summarise
+from normkit.bench.table import sentences
+
+from .conftest import MACHINE
+
+CASES = (
+    Case("rms_norm", (8, 32), "forward"),
+    Case("layer_norm", (8, 32), "forward+backward", "bfloat16"),
+    Case("layer_norm", (8, 32), "backward"),
+    Case("batch_norm_training", (4, 6, 5, 5), "forward+backward", channels_last=True),
+)
+
+
+class Repeated:
+    """What a `Replay` is on a GPU."""
+
+    def __init__(self, calls):
+        self.list, self.calls = calls, len(calls)
+
+    def __call__(self):
+        for call in self.list:
+            call()
+
+
+def what_the_floor_moves():
+    """What each way leaves in its target, of a and b."""
+    a, b = torch.randn(5000), torch.randn(5000)
+    moved = {}
+    for part, ways in floor.variants([(a, b)], ("copy", "triad", "read", "read2")).items():
+        for way, replay in ways.items():
+            target = replay.list[0].args[3] if "Triton" in way else replay.list[0].func.__self__
+            replay()
+            first = int(way.split()[1]) if "Triton" in way else 0
+            wanted = {"copy": a, "triad": a + b}.get(part)
+            if wanted is None:
+                wanted = (a if part == "read" else a + b)[:first].max().reshape(1)
+            moved[f"{part}/{way}"] = bool(torch.equal(target[: len(wanted)], wanted))
+    return moved
+
+
+def main():
+    timing.SAMPLE_SECONDS = 1e-5
+    measure.steadiest.__globals__["drift"] = lambda seconds: 0.01
+    floor.Replay = measure.Replay = Repeated
+    measure.own_stream = contextlib.nullcontext
+    measure.kernels = lambda call: ("a_kernel",)
+    measure.by_events = lambda call, repeats: timing.by_wall(call, repeats) / call.calls
+    measure.how_many = lambda case, l2_bytes: 2
+    machine = dataclasses.replace(MACHINE, gpu="a GPU", l2_bytes=2**10)
+    peers = ("pytorch", "liger", "quack")
+    rows = tuple(measure.measure(case, peers, 3, machine) for case in CASES)
+    bench = Bench("2026-01-01T00:00:00+00:00", True, machine, Settings(3, peers), rows)
+    print(
+        json.dumps(
+            {
+                "bench": json.loads(bench.to_json()),
+                "moved": what_the_floor_moves(),
+                "sentences": list(sentences(bench, summarise(bench))),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
