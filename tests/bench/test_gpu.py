@@ -1,6 +1,9 @@
 """The bench of a GPU, as far as it goes without one."""
 
+import dataclasses
+import importlib.util
 import json
+import time
 
 import pytest
 import torch
@@ -9,7 +12,9 @@ from normkit import cli
 from normkit.bench import cases
 from normkit.bench.cases import Case
 from normkit.bench.contenders import registry
-from tests.process import python
+from tests.process import ROOT, python
+
+from .conftest import MACHINE, make_row
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +60,41 @@ def test_without_a_gpu_the_command_says_so(capsys):
         cli.main(["bench", "--device", "cuda"])
     assert stopped.value.code == 2
     assert "PyTorch finds no GPU" in capsys.readouterr().err
+
+
+@pytest.fixture
+def gpu_check():
+    spec = importlib.util.spec_from_file_location("gpu_check", ROOT / "benchmarks" / "gpu_check.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_most_telling_cases_come_first_and_each_once(gpu_check):
+    told = list(dict.fromkeys(gpu_check.telling_cases()))
+    assert told[:2] == [Case("rms_norm", (65536, 4096), d, "float32") for d in ("forward", "backward")]
+    for shape in cases.GROUPS["widths"]:
+        found = {(c.op, c.direction, c.dtype) for c in told if c.shape == shape}
+        assert len(found) == 8
+    assert {c.shape for c in told if c.op == "batch_norm_training"} == set(cases.GROUPS["images"])
+
+
+@pytest.mark.parametrize(("seconds", "complete"), [(60, True), (0, False)])
+def test_the_check_stops_in_time_and_says_so(gpu_check, monkeypatch, seconds, complete):
+    pytest.importorskip("triton", reason="Triton is for Linux")
+    from normkit.bench.gpu import measure
+
+    monkeypatch.setattr(measure, "measure", lambda case, *arguments: make_row(case))
+    few = [Case("rms_norm", (8, 32), "forward"), Case("layer_norm", (8, 32), "forward")]
+    monkeypatch.setattr(gpu_check, "telling_cases", lambda: few)
+    saved = []
+    on_gpu = dataclasses.replace(MACHINE, device="cuda")
+    bench = gpu_check.run_bench(on_gpu, time.monotonic() + seconds, saved.append)
+    assert bench.complete is complete
+    assert [len(each.rows) for each in saved] == ([1, 2] if complete else [])
+    assert [each.complete for each in saved] == ([False, True] if complete else [])
+
+
+def test_the_host_s_time_is_that_of_a_call(gpu_check, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    assert 1000 < gpu_check.microseconds(lambda: time.sleep(1e-3), calls=3, rounds=3) < 5000

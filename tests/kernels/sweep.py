@@ -4,6 +4,7 @@ Which kernels serve is decided when normkit is imported, so each choice needs a 
 JSON, what served and what was wrong.
 """
 
+import dataclasses
 import json
 import sys
 import warnings
@@ -51,10 +52,13 @@ if "--triton" in sys.argv:  # in its interpreter, for CPU tensors
         triton.launch.PART = 2**14  # of a partial sum: eight rows of them
         triton.device.chip_of = triton.row_norm.chip_of = lambda device: triton.launch.Chip(32, 2**16)
 
+DEVICE = "cuda" if "--cuda" in sys.argv else "cpu"
 IN_STEPS = "--in-steps" in sys.argv  # rows that registers do not hold; a BatchNorm has none, nor narrow ones
 WIDTHS = [17, 33, 65, 255, 1000] if IN_STEPS else [1, 2, 3, 5, 8, 9, 16, 17, 33, 65, 255, 1000]
 # In the interpreter a program takes milliseconds, and there is one for each channel's planes.
 CHANNEL_WIDTHS = [1, 3, 9, 17] if "--triton" in sys.argv else WIDTHS
+if DEVICE == "cuda":  # on both sides of where registers no longer hold a row, backward and forward
+    WIDTHS = [*WIDTHS, 4096, 8192, 8193, 16384, 16400, 70001]
 
 
 def cases(dtype):
@@ -91,7 +95,7 @@ def hard_cases():
 
 def infinity_at_the_start():
     """What an infinity makes of its row: itself not a number, the rest zeros."""
-    y = nk.functional.rms_norm(torch.tensor([[torch.inf] + [1.0] * 63]), (64,))
+    y = nk.functional.rms_norm(torch.tensor([[torch.inf] + [1.0] * 63], device=DEVICE), (64,))
     if not (y[0, 0].isnan() and (y[0, 1:] == 0).all()):
         yield f"a row that starts with infinity gives {y[0, :3]}"
 
@@ -106,27 +110,37 @@ def failures(room):
     for norm, o in () if "--without-core" in sys.argv else hard_cases():
         if not (IN_STEPS and isinstance(norm, BatchNorm)):
             # A GPU's kernels keep rstd in one number; twice the bound, as docs/numerics.md says.
-            yield from wrong(norm, o, 2 if "--triton" in sys.argv else room)
+            yield from wrong(norm, o, 2 if {"--triton", "--cuda"} & set(sys.argv) else room)
+
+
+def there(norm):
+    """The norm on the device, of tensors on the CPU and with a result there."""
+    if DEVICE == "cpu":
+        return norm.ours
+    if isinstance(norm, BatchNorm) and norm.running is not None:
+        norm = dataclasses.replace(norm, running=tuple(t.to(DEVICE) for t in norm.running))
+    return lambda *tensors: norm.ours(*(t if t is None else t.to(DEVICE) for t in tensors)).to("cpu")
 
 
 def wrong(norm, o, room):
     """What is wrong with one case."""
-    results, what = run(norm.ours, o), f"{o.x.dtype}, {tuple(o.x.shape)}"
+    ours = there(norm)
+    results, what = run(ours, o), f"{o.x.dtype}, {tuple(o.x.shape)}"
     try:
         assert_right(norm, o, results, what, room)
     except AssertionError as error:
         yield str(error)
     with torch.no_grad():
-        if not torch.equal(norm.ours(o.x, o.weight, o.bias), results.output):
+        if not torch.equal(ours(o.x, o.weight, o.bias), results.output):
             yield f"{norm} {what}: inference gives other bits"
 
 
 def running_statistics_of_three_steps():
     """What a BatchNorm has tracked, by momentum and by average, against PyTorch's."""
     for momentum in (0.3, None):
-        ours, theirs = (m.BatchNorm1d(5, momentum=momentum) for m in (nk, torch.nn))
+        ours, theirs = (m.BatchNorm1d(5, momentum=momentum, device=DEVICE) for m in (nk, torch.nn))
         for step in range(3):
-            x = torch.linspace(-1, 1 + step, 150).reshape(10, 5, 3)
+            x = torch.linspace(-1, 1 + step, 150, device=DEVICE).reshape(10, 5, 3)
             ours(x)
             theirs(x)
         for name, t in theirs.state_dict().items():
@@ -139,7 +153,7 @@ def main():
         warnings.simplefilter("always")
         room = tolerances.FALLBACK if "--without-core" in sys.argv else 1
         found = [*failures(room), *infinity_at_the_start(), *running_statistics_of_three_steps()]
-    backend = nk.backends()["cpu"]
+    backend = nk.backends()[DEVICE]
     report = {
         "instruction_set": nk.kernels.cpu.instruction_set(),
         "kernel": backend.kernel,
