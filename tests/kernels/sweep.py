@@ -47,7 +47,7 @@ if "--triton" in sys.argv:  # in its interpreter, for CPU tensors
     for operator in triton.__all__:
         torch.library.impl(f"normkit::{operator}", "cpu", counted(getattr(triton, operator)))
     if "--in-steps" in sys.argv:  # what a row of 17 is too wide for
-        triton.launch.FORWARD = triton.launch.BACKWARD = triton.launch.Budget(held=64, together=64)
+        triton.launch.FORWARD = triton.launch.BACKWARD = triton.launch.Budget("any", held=64, together=64)
         triton.launch.SLAB = 1024  # bytes: four slabs of 1000 elements
         triton.launch.PART = 2**14  # of a partial sum: eight rows of them
         triton.device.chip_of = triton.row_norm.chip_of = lambda device: triton.launch.Chip(32, 2**16)

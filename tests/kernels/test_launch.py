@@ -72,3 +72,29 @@ def test_each_row_is_measured_in_one_launch_and_finished_in_the_next(rows):
     assert measured == finished == list(range(rows))
     for (_, middle, last), (first, after, _) in pairwise(turns):
         assert (first, after) == (middle, last)
+
+
+def test_what_was_measured_on_a_chip_is_launched_there_alone(monkeypatch):
+    monkeypatch.setitem(launch.TUNED, ("sm_90", "forward", 4, 4096), (2, 8))
+    by_formula = launch.row_forward(4000, 4, Chip())
+    assert launch.row_forward(4000, 4, Chip(architecture="sm_90")) == launch.Launch(2, 4096, 8)
+    assert launch.row_forward(4000, 4, Chip(architecture="sm_80")) == by_formula
+    assert launch.row_backward(4000, 4, Chip(architecture="sm_90")) == launch.row_backward(4000, 4, Chip())
+    assert launch.row_forward(5000, 4, Chip(architecture="sm_90")) == launch.row_forward(5000, 4, Chip())
+
+
+def test_the_table_of_what_was_measured_holds_launches_that_a_chip_can_run():
+    for (architecture, which, size, columns), (rows, warps) in launch.TUNED.items():
+        assert which in ("forward", "backward")
+        chip = Chip(64 if architecture.startswith("gfx9") else 32)
+        assert runs(launch.Launch(rows, columns, warps), size, chip)
+
+
+@pytest.mark.parametrize("chip", [Chip(32), Chip(64)])
+def test_what_is_tried_instead_can_be_run_too(chip):
+    for n in (64, 1024, 16384):
+        how = launch.row_forward(n, 4, chip)
+        tried = launch.neighbours(how, chip)
+        assert how not in tried
+        assert len(set(tried)) == len(tried) >= 2
+        assert all(other.columns == how.columns and other.warps * chip.warp <= 1024 for other in tried)

@@ -26,4 +26,5 @@ def chip_of(device: torch.device) -> Chip:
     if device.type != "cuda":
         return Chip()
     found = torch.cuda.get_device_properties(device)
-    return Chip(warp=found.warp_size, l2_bytes=found.L2_cache_size)
+    architecture = getattr(found, "gcnArchName", "").split(":")[0] or f"sm_{found.major}{found.minor}"
+    return Chip(found.warp_size, found.L2_cache_size, architecture)

@@ -7,15 +7,20 @@ result does not depend on the rows beside it; what decides that of a weight's gr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from normkit.kernels.triton.tuned import TUNED
 
 __all__ = [
+    "BACKWARD",
+    "FORWARD",
     "PARTS",
     "PER_CHANNEL",
     "Chip",
     "Launch",
     "channels",
     "mixed",
+    "neighbours",
     "row_backward",
     "row_forward",
     "row_slab",
@@ -34,10 +39,12 @@ class Chip:
 
     warp: threads of a warp (32) or wavefront (64).
     l2_bytes: of its last cache.
+    architecture: as its maker calls it, "sm_90" or "gfx942".
     """
 
     warp: int = 32
     l2_bytes: int = 32 << 20
+    architecture: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,19 +62,20 @@ class Launch:
 
 @dataclass(frozen=True)
 class Budget:
-    """Bytes, in the accumulation dtype, of one operand of a program.
+    """Bytes, in the accumulation dtype, of one operand of a program of a pass.
 
     held: of a row of float32 that stays in registers, of which a processor has 256 KB; half of it in
         float64, whose arithmetic takes more of them.
     together: of several rows; with less, too few loads are on their way to hide memory's latency.
     """
 
+    name: str
     held: int
     together: int = 16 << 10
 
 
-FORWARD = Budget(held=64 << 10)
-BACKWARD = Budget(held=32 << 10)  # x, grad_y and two sums at once
+FORWARD = Budget("forward", held=64 << 10)
+BACKWARD = Budget("backward", held=32 << 10)  # x, grad_y and two sums at once
 SLAB = 16 << 10  # bytes of a part of a wider row, in the accumulation dtype
 MOST_ROWS = 64
 BYTES_A_THREAD = 64
@@ -88,8 +96,21 @@ def _rows(n: int, size: int, chip: Chip, budget: Budget) -> Launch | None:
     if n * size > budget.held * 4 // size:
         return None
     columns = _power_of_two(n)
+    measured = TUNED.get((chip.architecture, budget.name, size, columns))
+    if measured is not None:
+        return Launch(measured[0], columns, measured[1])
     rows = max(1, min(MOST_ROWS, budget.together // (columns * size)))
     return Launch(rows, columns, _warps(rows * columns * size, chip))
+
+
+def neighbours(how: Launch, chip: Chip) -> list[Launch]:
+    """Launches of the same columns to try instead: half, as many and twice the rows and the warps."""
+    found = [
+        replace(how, rows=how.rows * up // down, warps=how.warps * more // less)
+        for up, down in ((1, 2), (1, 1), (2, 1))
+        for more, less in ((1, 2), (1, 1), (2, 1))
+    ]
+    return [h for h in found if h.rows and h.warps and h.warps * chip.warp <= MOST_THREADS and h != how]
 
 
 def row_slab(size: int, chip: Chip) -> Launch:

@@ -15,6 +15,12 @@ from normkit.kernels.triton.bound import ACCUMULATE, Bound, Calls, bind_add, den
 from normkit.kernels.triton.device import chip_of
 
 
+def forget() -> None:
+    """Decide anew from now on: launch choices have changed."""
+    _forwards.clear()
+    _backwards.clear()
+
+
 def layer_norm(
     input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, trailing: int = 1
 ) -> Tensor:
