@@ -27,3 +27,10 @@ def python(*arguments, timeout=300, **environment):
 def sweep(*arguments, **environment):
     """The report of `tests.kernels.sweep`."""
     return json.loads(python("-m", "tests.kernels.sweep", *arguments, **environment).stdout)
+
+
+def interpreted(*arguments):
+    """The same, of the Triton kernels in Triton's interpreter."""
+    environment = {"TRITON_INTERPRET": "1", "PYTHONWARNINGS": "ignore"}
+    done = python("-m", "tests.kernels.sweep", "--triton", *arguments, timeout=900, **environment)
+    return json.loads(done.stdout)

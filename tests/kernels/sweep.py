@@ -46,15 +46,15 @@ if "--triton" in sys.argv:  # in its interpreter, for CPU tensors
 
     for operator in triton.__all__:
         torch.library.impl(f"normkit::{operator}", "cpu", counted(getattr(triton, operator)))
-    if "--in-steps" in sys.argv:  # what a row of 17 is too wide for
+    if "--in-slabs" in sys.argv:  # what a row of 17 is too wide for
         triton.launch.FORWARD = triton.launch.BACKWARD = triton.launch.Budget("any", held=64, together=64)
         triton.launch.SLAB = 1024  # bytes: four slabs of 1000 elements
         triton.launch.PART = 2**14  # of a partial sum: eight rows of them
         triton.device.chip_of = triton.row_norm.chip_of = lambda device: triton.launch.Chip(32, 2**16)
 
 DEVICE = "cuda" if "--cuda" in sys.argv else "cpu"
-IN_STEPS = "--in-steps" in sys.argv  # rows that registers do not hold; a BatchNorm has none, nor narrow ones
-WIDTHS = [17, 33, 65, 255, 1000] if IN_STEPS else [1, 2, 3, 5, 8, 9, 16, 17, 33, 65, 255, 1000]
+IN_SLABS = "--in-slabs" in sys.argv  # rows that registers do not hold; a BatchNorm has none, nor narrow ones
+WIDTHS = [17, 33, 65, 255, 1000] if IN_SLABS else [1, 2, 3, 5, 8, 9, 16, 17, 33, 65, 255, 1000]
 # In the interpreter a program takes milliseconds, and there is one for each channel's planes.
 CHANNEL_WIDTHS = [1, 3, 9, 17] if "--triton" in sys.argv else WIDTHS
 if DEVICE == "cuda":  # on both sides of where registers no longer hold a row, backward and forward
@@ -102,13 +102,13 @@ def infinity_at_the_start():
 
 def failures(room):
     """One line for each case that is wrong."""
-    for dtype in (torch.float32, torch.bfloat16) if IN_STEPS else DTYPES:
+    for dtype in (torch.float32, torch.bfloat16) if IN_SLABS else DTYPES:
         for norm, o in cases(dtype):
-            if not (IN_STEPS and isinstance(norm, BatchNorm)):
+            if not (IN_SLABS and isinstance(norm, BatchNorm)):
                 yield from wrong(norm, o, room)
     torch.manual_seed(0)
     for norm, o in () if "--without-core" in sys.argv else hard_cases():
-        if not (IN_STEPS and isinstance(norm, BatchNorm)):
+        if not (IN_SLABS and isinstance(norm, BatchNorm)):
             # A GPU's kernels keep rstd in one number; twice the bound, as docs/numerics.md says.
             yield from wrong(norm, o, 2 if {"--triton", "--cuda"} & set(sys.argv) else room)
 
