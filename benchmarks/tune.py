@@ -23,7 +23,7 @@ from normkit.kernels.triton import launch, row_norm, tuned  # noqa: E402
 from normkit.kernels.triton.device import chip_of  # noqa: E402
 
 TABLE = ROOT / "src/normkit/kernels/triton/tuned.py"
-ELEMENTS = 2**26
+DEVICE, ELEMENTS = "cuda", 2**26
 WIDTHS = [2**k for k in range(6, 15)]
 GAIN, ROUNDS, SIZE = 1.03, 15, 4
 
@@ -32,8 +32,8 @@ def seconds(
     which: str, n: int, dtype: torch.dtype, choices: list[launch.Launch], chip: launch.Chip
 ) -> list[float]:
     """The median time of a LayerNorm's pass with each launch."""
-    x, g = torch.randn(2, 2, ELEMENTS // n, n, device="cuda").to(dtype)
-    weight, bias = torch.randn(2, n, device="cuda").to(dtype)
+    x, g = torch.randn(2, 2, ELEMENTS // n, n, device=DEVICE).to(dtype)
+    weight, bias = torch.randn(2, n, device=DEVICE).to(dtype)
     parameters = (weight, bias, 1e-5, True)
     kept = [row_norm.row_norm_fwd(one, *parameters)[1] for one in x]
     ways = {
@@ -85,7 +85,7 @@ def main() -> int:
     if not torch.cuda.is_available():
         print("tune: PyTorch finds no GPU here", file=sys.stderr)
         return 2
-    chip = chip_of(torch.device("cuda", torch.cuda.current_device()))
+    chip = chip_of(torch.device(DEVICE, torch.cuda.current_device()))
     for key in [key for key in tuned.TUNED if key[0] == chip.architecture]:
         del tuned.TUNED[key]
     found = dict(tuned.TUNED)

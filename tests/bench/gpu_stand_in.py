@@ -6,7 +6,12 @@ host's clock. Prints, as JSON, the rows, and what the floor's loops wrote.
 
 import contextlib
 import dataclasses
+import importlib.util
 import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
 
 import torch
 
@@ -16,6 +21,8 @@ from normkit.bench.gpu import floor, measure
 from normkit.bench.results import Bench, Settings
 from normkit.bench.summary import summarise
 from normkit.bench.table import sentences
+from normkit.kernels.triton import launch
+from tests.process import ROOT
 
 from .conftest import MACHINE
 
@@ -54,21 +61,41 @@ def what_the_floor_moves():
     return moved
 
 
+def what_tuning_finds(folder):
+    """What `benchmarks/tune.py` keeps where anything is good enough, and the table that it writes."""
+    spec = importlib.util.spec_from_file_location("tune", ROOT / "benchmarks" / "tune.py")
+    tune = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tune)
+    tune.DEVICE, tune.ELEMENTS, tune.ROUNDS, tune.GAIN = "cpu", 2**8, 3, 0.0
+    tune.Replay, tune.by_events = Repeated, timing.by_wall
+    tune.TABLE = Path(shutil.copy(tune.TABLE, folder))
+    chip, found = launch.Chip(architecture="a_chip"), {}
+    for which in ("forward", "backward"):
+        winner = tune.best(which, 64, chip)
+        found["a_chip", which, 4, 64] = (winner.rows, winner.warps)
+    tune.write(found)
+    return tune.TABLE.read_text(), [list(value) for value in found.values()]
+
+
 def main():
     timing.SAMPLE_SECONDS = 1e-5
     measure.steadiest.__globals__["drift"] = lambda seconds: 0.01
     floor.Replay = measure.Replay = Repeated
     measure.own_stream = contextlib.nullcontext
     measure.kernels = lambda call: ("a_kernel",)
-    measure.by_events = lambda call, repeats: timing.by_wall(call, repeats) / call.calls
+    measure.by_events = timing.by_wall
     measure.how_many = lambda case, l2_bytes: 2
     machine = dataclasses.replace(MACHINE, gpu="a GPU", l2_bytes=2**10)
     peers = ("pytorch", "liger", "quack")
     rows = tuple(measure.measure(case, peers, 3, machine) for case in CASES)
     bench = Bench("2026-01-01T00:00:00+00:00", True, machine, Settings(3, peers), rows)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+        table, tuned = what_tuning_finds(folder)
     print(
         json.dumps(
             {
+                "table": table,
+                "tuned": tuned,
                 "bench": json.loads(bench.to_json()),
                 "moved": what_the_floor_moves(),
                 "sentences": list(sentences(bench, summarise(bench))),

@@ -40,6 +40,14 @@ def test_the_floor_moves_what_it_says(told):
     assert all(told["moved"].values()), told["moved"]
 
 
+def test_tuning_writes_a_table_that_reads_as_what_it_found(told):
+    found = {}
+    exec(told["table"], found)
+    keys = [("a_chip", which, 4, 64) for which in ("backward", "forward")]
+    assert list(found["TUNED"]) == keys
+    assert [list(found["TUNED"][key]) for key in reversed(keys)] == told["tuned"]
+
+
 def test_a_gpu_s_cases_are_past_any_cache():
     shapes = {case.shape for case in cases.full(device="cuda")}
     assert {case.shape for case in cases.full()} < shapes

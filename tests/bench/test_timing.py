@@ -85,3 +85,16 @@ def test_the_speed_of_a_small_case_is_that_of_a_larger_copy():
     target = torch.ones(2**18)
     drift.speedometer(large, target)()
     assert torch.equal(target, large)
+
+
+def test_a_recorded_graph_s_time_is_shared_among_its_calls():
+    class Graph:
+        calls = 4
+
+        def __call__(self):
+            pass
+
+    samples = timing.Samples(Graph(), clock=lambda call, repeats: timing.SAMPLE_SECONDS / 2)
+    assert samples.repeats == 2  # graphs, not calls, fill a sample
+    samples.take()
+    assert samples.seconds == [timing.SAMPLE_SECONDS / 8]

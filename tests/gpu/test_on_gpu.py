@@ -46,8 +46,10 @@ def assert_same_bits(a, b):
         assert torch.equal(ours, theirs)
 
 
-def test_results():
-    report = sweep("--cuda", timeout=600)
+# By dtype: most of the time goes into compiling some 400 kernels for each, which can be done side by side.
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
+def test_results(dtype):
+    report = sweep("--cuda", "--dtype", dtype)
     assert report["kernel"] == "normkit Triton kernels"
     assert report["failures"] == []
 

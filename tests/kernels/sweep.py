@@ -42,15 +42,15 @@ def counted(kernel):
 
 
 if "--triton" in sys.argv:  # in its interpreter, for CPU tensors
-    from normkit.kernels import triton
+    from normkit.kernels.triton import OPERATORS, launch, row_norm
 
-    for operator in triton.__all__:
-        torch.library.impl(f"normkit::{operator}", "cpu", counted(getattr(triton, operator)))
+    for name, operator in OPERATORS.items():
+        torch.library.impl(f"normkit::{name}", "cpu", counted(operator))
     if "--in-slabs" in sys.argv:  # what a row of 17 is too wide for
-        triton.launch.FORWARD = triton.launch.BACKWARD = triton.launch.Budget("any", held=64, together=64)
-        triton.launch.SLAB = 1024  # bytes: four slabs of 1000 elements
-        triton.launch.PART = 2**14  # of a partial sum: eight rows of them
-        triton.device.chip_of = triton.row_norm.chip_of = lambda device: triton.launch.Chip(32, 2**16)
+        launch.FORWARD = launch.BACKWARD = launch.Budget("any", held=64, together=64)
+        launch.SLAB = 1024  # bytes: four slabs of 1000 elements
+        launch.PART = 2**14  # of a partial sum: eight rows of them
+        row_norm.chip_of = lambda device: launch.Chip(32, 2**16)
 
 DEVICE = "cuda" if "--cuda" in sys.argv else "cpu"
 IN_SLABS = "--in-slabs" in sys.argv  # rows that registers do not hold; a BatchNorm has none, nor narrow ones
@@ -88,6 +88,11 @@ def hard_cases():
     tiny_eps = {"eps": 1e-21, "eps_mode": "outside"}
     yield RowNorm("layer_norm"), Operands(outlier, torch.randn(300), None, g)
     yield BatchNorm(), Operands(outlier.T.contiguous(), None, None, g.T.contiguous())
+    for size in (1e-30, 1e19, 1e30, 1e37):
+        x, upstream = size * torch.randn(1200, 3, 5), torch.randn(1200, 3, 5)
+        norm = BatchNorm(options={"eps": 0.0} if size < 1 else {})
+        yield norm, Operands(x, None, None, upstream)
+        yield norm, channels_last(Operands(x[..., None], None, None, upstream[..., None]))
     for name in ("layer_norm", "rms_norm"):
         yield RowNorm(name), Operands(9e17 * signs, None, None, torch.randn(2, 1000))
     yield RowNorm("rms_norm", options=tiny_eps), Operands(1e-22 * outlier, None, None, g)
@@ -100,9 +105,32 @@ def infinity_at_the_start():
         yield f"a row that starts with infinity gives {y[0, :3]}"
 
 
+def empty_batches():
+    """What is not as it has to be where there is nothing to normalize: shapes, and gradients of zero."""
+    for shape in ((0, 3), (5, 0), (5, 3, 0), (0, 3, 4, 4), (2, 0, 4, 4), (0, 0)):
+        norms = [(nk.functional.batch_norm, (None, None), shape[1:2], {"training": True})]
+        norms += [
+            (f, (shape[-1:],), shape[-1:], {}) for f in (nk.functional.layer_norm, nk.functional.rms_norm)
+        ]
+        for function, before, features, options in norms:
+            x = torch.empty(shape, device=DEVICE, requires_grad=True)
+            weight = torch.ones(features, device=DEVICE, requires_grad=True)
+            y = function(x, *before, weight, **options)
+            found = torch.autograd.grad(y, (x, weight), torch.ones_like(y))
+            if y.shape != x.shape or found[0].shape != x.shape or not torch.equal(found[1], 0 * weight):
+                yield f"{function.__name__} of {shape}: {y.shape}, {found}"
+
+
+def chosen_dtypes():
+    """All that are swept, or the one that was named after --dtype."""
+    if "--dtype" in sys.argv:
+        return [getattr(torch, sys.argv[sys.argv.index("--dtype") + 1])]
+    return [torch.float32, torch.bfloat16] if IN_SLABS else DTYPES
+
+
 def failures(room):
     """One line for each case that is wrong."""
-    for dtype in (torch.float32, torch.bfloat16) if IN_SLABS else DTYPES:
+    for dtype in chosen_dtypes():
         for norm, o in cases(dtype):
             if not (IN_SLABS and isinstance(norm, BatchNorm)):
                 yield from wrong(norm, o, room)
@@ -152,7 +180,12 @@ def main():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         room = tolerances.FALLBACK if "--without-core" in sys.argv else 1
-        found = [*failures(room), *infinity_at_the_start(), *running_statistics_of_three_steps()]
+        found = [
+            *failures(room),
+            *empty_batches(),
+            *infinity_at_the_start(),
+            *running_statistics_of_three_steps(),
+        ]
     backend = nk.backends()[DEVICE]
     report = {
         "instruction_set": nk.kernels.cpu.instruction_set(),

@@ -103,6 +103,7 @@ def compiled(kernel, how, constants, dtype, target, ones):
         "origins",
         "means",
         "squares",
+        "units",
         "sums",
         "products",
         "gain_total",
@@ -111,7 +112,9 @@ def compiled(kernel, how, constants, dtype, target, ones):
     if kernel.__module__ == wide_row_kernels.__name__:  # elsewhere a number of them
         wide.add("parts")
     pointers = {"x", "y", "grad_y", "grad_x", "gain", "weight", "bias", "running_mean", "running_var", *wide}
-    scalars = {f"{name}_{half}" for name in ("eps", "offset", "inverse") for half in ("high", "low")}
+    scalars = {"eps"} | {
+        f"{name}_{half}" for name in ("eps", "offset", "inverse") for half in ("high", "low")
+    }
     signature, fixed, aligned = {}, {}, {}
     for at, name in enumerate(kernel.arg_names):
         if name in constants:

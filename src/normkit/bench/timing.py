@@ -15,7 +15,7 @@ from normkit.bench.memory import page_faults
 __all__ = ["Call", "Clock", "Samples", "Timing", "by_wall", "rounded", "take_turns"]
 
 Call = Callable[[], object]
-Clock = Callable[[Call, int], float]  # the seconds of one of so many calls
+Clock = Callable[[Call, int], float]  # the seconds of one of so many calls, all that it repeats together
 
 SAMPLE_SECONDS = 1e-3  # a sample repeats a shorter call until it lasts this long
 BUDGET_SECONDS = 1.0  # in one contender's samples of one attempt; a slow one takes fewer
@@ -50,6 +50,7 @@ class Samples:
         self.call, self.clock = call, clock
         self.seconds: list[float] = []
         self.faults = 0
+        self.inner = getattr(call, "calls", 1)  # calls of the same kind in one, as of a recorded graph
         call()  # the first one pays for memory
         once = clock(call, 1)
         if once < SAMPLE_SECONDS / 10:  # one call of a few microseconds is no measure
@@ -67,13 +68,13 @@ class Samples:
         # neighbour did: after another one it takes several calls to get there.
         self.clock(self.call, self.repeats)
         before = page_faults()
-        self.seconds.append(self.clock(self.call, self.repeats))
+        self.seconds.append(self.clock(self.call, self.repeats) / self.inner)
         self.faults += page_faults() - before
 
     def timing(self) -> Timing:
         """Summarise the samples."""
         median, p10, p90 = (rounded(float(q)) for q in np.percentile(self.seconds, [50, 10, 90]))
-        faults = self.faults / (self.repeats * len(self.seconds))
+        faults = self.faults / (self.repeats * self.inner * len(self.seconds))
         return Timing(median, p10, p90, samples=len(self.seconds), faults=rounded(faults))
 
 

@@ -22,9 +22,9 @@ def serve(name: str, fallback: Callable[..., Any]) -> Callable[..., Any]:
     def kernel() -> Callable[..., Any]:
         if why_not("cuda") is not None:
             return fallback
-        from normkit.kernels import triton
+        from normkit.kernels.triton import OPERATORS
 
-        return getattr(triton, name, fallback)
+        return OPERATORS.get(name, fallback)
 
     def served(*arguments: Any) -> Any:
         return kernel()(*arguments)

@@ -27,7 +27,8 @@ CONTENDERS = {
     )
 }
 PEERS = tuple(name for name in CONTENDERS if name != OURS)
-_EXTRAS = ("jax", "liger_kernel", "onnx", "onnxruntime", "quack")
+# What they need; QuACK's own needs too, of which a part can be missing.
+_EXTRAS = ("cuda", "cutlass", "einops", "jax", "liger_kernel", "onnx", "onnxruntime", "quack", "tvm_ffi")
 
 
 def peers(device: str) -> tuple[str, ...]:
@@ -62,6 +63,6 @@ def _module(name: str, device: str) -> ModuleType:
     try:
         return importlib.import_module(f"normkit.bench.contenders.{CONTENDERS[name].module}")
     except ModuleNotFoundError as error:
-        if error.name not in _EXTRAS:
+        if (error.name or "").split(".")[0] not in _EXTRAS:
             raise
         raise Unavailable(f"{error.name} is not installed") from error

@@ -233,3 +233,5 @@ def check_channels(x: Tensor, *vectors: Tensor | None, eps: float) -> None:
     check_dense(x, *vectors)
     if any(v is not None and v.shape != x.shape[1:2] for v in vectors):
         raise RuntimeError("normkit: per-channel tensors must have one element per channel")
+    if any(v is not None and v.device != x.device for v in vectors):
+        raise RuntimeError("normkit: per-channel tensors must be on the input's device")

@@ -71,7 +71,8 @@ class _Layout:
 def _format(x: Tensor) -> torch.memory_format:
     if not is_channels_last(x):
         return torch.contiguous_format
-    return torch.channels_last if x.dim() == 4 else torch.channels_last_3d
+    # PyTorch has no name for the format in more dimensions; preserving that of a dense tensor comes to it.
+    return {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim(), torch.preserve_format)
 
 
 def _legible(layout: _Layout, t: Tensor) -> Tensor:
@@ -87,7 +88,7 @@ def _legible(layout: _Layout, t: Tensor) -> Tensor:
 class _Forward:
     """A forward pass of a kind.
 
-    measure: of (input, origins, means, squares), and conclude: of those three and (statistics), or of
+    measure: of (input, origins, means, squares, units), and conclude: of those four and (statistics), or of
     (running_mean, running_var, statistics). apply: of (input, output, statistics, weight, bias), or of
     (input, output, running_mean, running_var, weight, bias) where no statistics are kept.
     """
@@ -118,26 +119,27 @@ def _forward(
     call = _forwards.get(key)
     if call is None:
         check_channels(input, mean, var, weight, bias, eps=eps)
+        if input.numel() == 0:
+            dtype = accumulation_dtype(input.dtype)
+            return input.new_empty(input.shape), input.new_zeros((4, input.shape[1]), dtype=dtype)
         layout = _Layout(input)
         x, m, v, w, b = _legible(layout, input), dense(mean), dense(var), dense(weight), dense(bias)
         if x is not input or m is not mean or v is not var or w is not weight or b is not bias:
             return _forward(x, m, v, w, b, eps, keep=keep)
-        if input.numel() == 0:
-            return torch.empty_like(input), input.new_zeros((4, input.shape[1]), dtype=layout.dtype)
         call = _forwards.keep(key, _plan_forward(layout, eps, mean is not None, keep))
     output = torch.empty_like(input, memory_format=call.format)
     if not keep:
         call.apply(input, output, mean, var, weight, bias)
         return output, None
-    channels, device = input.shape[1], input.device
-    statistics = torch.empty((4, channels), dtype=call.dtype, device=device)
+    channels = input.shape[1]
+    statistics = torch.empty((4, channels), dtype=call.dtype, device=input.device)
     if call.measure is None:
         call.conclude(mean, var, statistics)
     else:
-        means, squares = torch.empty((2, call.parts, channels), dtype=call.dtype, device=device)
-        origins = torch.empty(channels, dtype=call.dtype, device=device)
-        call.measure(input, origins, means, squares)
-        call.conclude(origins, means, squares, statistics)
+        means, squares = (statistics.new_empty(call.parts, channels) for _ in range(2))
+        origins, units = (statistics.new_empty(channels) for _ in range(2))
+        call.measure(input, origins, means, squares, units)
+        call.conclude(origins, means, squares, units, statistics)
     call.apply(input, output, statistics, weight, bias)
     return output, statistics
 
@@ -149,7 +151,7 @@ def _plan_forward(layout: _Layout, eps: float, fixed: bool, keep: bool) -> _Forw
         apply = layout.rows(kernels.infer, *strides, *layout.dense, *in_two(eps))
     if fixed:
         return _Forward(None, layout.per_channel(kernels.given, *in_two(eps)), apply, 0, layout.dtype, format)
-    measure = layout.rows(kernels.moments, *strides, layout.each, by_part=True)
+    measure = layout.rows(kernels.moments, *strides, layout.each, eps, by_part=True)
     terms = layout.inner if layout.planar else 1
     conclude = layout.per_channel(
         kernels.conclude, layout.parts, layout.outer, layout.each, terms, *in_two(eps)
@@ -265,6 +267,8 @@ def batch_norm_bwd(
         if grad_output.shape != input.shape or grad_output.dtype != input.dtype:
             raise RuntimeError("normkit: grad_output must have the input's shape and dtype")
         check_channels(input, weight, bias, eps=eps)
+        if input.numel() == 0:
+            return _nothing(input, (weight, weight_grad), (bias, bias_grad), input_grad)
         layout = _Layout(input)
         g, x = _legible(layout, grad_output), _legible(layout, input)
         saved, w = statistics.contiguous(), dense(weight)
@@ -273,14 +277,12 @@ def batch_norm_bwd(
         call = _backwards.keep(key, _plan_backward(layout, grad_output, *options))
     total = product = None
     if call.sum is not None:
-        sums, products = statistics.new_empty((2, call.parts, input.shape[1]))
+        sums, products = (statistics.new_empty(call.parts, input.shape[1]) for _ in range(2))
         call.sum(grad_output, input, statistics, sums, products)
         total, product = sums[0], products[0]
         if call.add is not None:
-            total, product = statistics.new_empty((2, input.shape[1]))
+            total, product = (statistics.new_empty(input.shape[1]) for _ in range(2))
             call.add(sums, total, products, product)
-    elif input.numel() == 0:
-        total = product = statistics.new_zeros(input.shape[1])
     grad_x = torch.empty_like(input, memory_format=call.format) if input_grad else input.new_empty(0)
     if call.apply is not None:
         call.apply(grad_output, input, grad_x, statistics, weight, total, product)
@@ -291,11 +293,20 @@ def batch_norm_bwd(
     return grad_x, grad_weight, grad_bias
 
 
+def _nothing(
+    x: Tensor, weight: tuple[Tensor | None, bool], bias: tuple[Tensor | None, bool], input_grad: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients where there is no data: sums of nothing."""
+    none = x.new_empty(0)
+    grad_weight, grad_bias = (
+        none if p is None or not wanted else torch.zeros_like(p) for p, wanted in (weight, bias)
+    )
+    return x.new_empty(x.shape) if input_grad else none, grad_weight, grad_bias
+
+
 def _plan_backward(
     layout: _Layout, g: Tensor, training: bool, input_grad: bool, weight_grad: bool, bias_grad: bool
 ) -> _Backward:
-    if layout.x.numel() == 0:
-        return _Backward(None, None, None, 0, _format(layout.x))
     strides = (*layout.strides(g), *layout.strides(layout.x))
     sums = add = apply = None
     if training or weight_grad or bias_grad:

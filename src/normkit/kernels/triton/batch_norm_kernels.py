@@ -12,7 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from normkit.kernels.triton.arithmetic import inverse, inverse_root, joined, store_rounded, two_sum
+from normkit.kernels.triton.arithmetic import inverse, inverse_root, joined, scale_for, store_rounded, two_sum
 
 
 @triton.jit
@@ -25,17 +25,18 @@ def _sum(v, PLANAR: tl.constexpr):
 @triton.jit
 def _place(channels, inner, PLANAR: tl.constexpr, COLUMNS: tl.constexpr):
     """The program's channels, its columns [left, right), and its part of the rows."""
-    program = tl.program_id(0).to(tl.int64)
+    program = tl.program_id(0)  # divided as an int32: for an int64 a GPU calls a subroutine
     if PLANAR:
-        return program % channels + tl.zeros((1, 1), tl.int64), 0, inner, program // channels
+        channel = (program % channels).to(tl.int64)
+        return channel + tl.zeros((1, 1), tl.int64), 0, inner, (program // channels).to(tl.int64)
     else:
         tiles = tl.cdiv(channels, COLUMNS)
-        left = program % tiles * COLUMNS
+        left = (program % tiles).to(tl.int64) * COLUMNS
         return (
             left + tl.arange(0, COLUMNS)[None, :],
             left,
             tl.minimum(left + COLUMNS, inner),
-            program // tiles,
+            (program // tiles).to(tl.int64),
         )
 
 
@@ -63,32 +64,36 @@ def _terms(rows, columns, A: tl.constexpr, PLANAR: tl.constexpr):
 
 
 @triton.jit
-def _first_mean(
-    x, outer, outer_stride, left, right,
-    A: tl.constexpr, PLANAR: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    row = tl.arange(0, ROWS).to(tl.int64)[:, None]
-    col = left + tl.arange(0, COLUMNS)[None, :]
-    v = tl.load(x + row * outer_stride + col, (row < outer) & (col < right), other=0.0).to(A)
-    terms = _terms(tl.minimum(outer, ROWS), tl.minimum(right - left, COLUMNS), A, PLANAR)
-    return _sum(v * inverse(terms), PLANAR)
+def _most(v, PLANAR: tl.constexpr):
+    """The largest of what a channel has of a tile."""
+    rows = tl.max(tl.abs(v), 0, keep_dims=True)
+    return tl.max(rows, 1, keep_dims=True) if PLANAR else rows
 
 
 @triton.jit
 def moments(
-    x, origins, means, squares, channels, outer, inner, outer_stride, channel_stride, outer_each,
+    x, origins, means, squares, units, channels, outer, inner, outer_stride, channel_stride, outer_each, eps,
     A: tl.constexpr, PLANAR: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Of a share of the rows: each channel's mean less its origin, and the squared distances' sum.
+    """Of a share of the rows: each channel's mean less its origin, and the squared distances' sum, in a unit.
 
-    The origin is the mean of the channel's first tile, whatever the share, lest sums cancel.
+    The origin is the mean of the channel's first tile, whatever the share, lest sums cancel. The unit is that
+    tile's too: 1 but for data whose squares A can't hold.
     """
     channel, left, right, part = _place(channels, inner, PLANAR, COLUMNS)
     there = channel < channels
     x += channel * channel_stride if PLANAR else 0
-    origin = _first_mean(x, outer, outer_stride, left, right, A, PLANAR, ROWS, COLUMNS)
+    row = tl.arange(0, ROWS).to(tl.int64)[:, None]
+    col = left + tl.arange(0, COLUMNS)[None, :]
+    first = tl.load(x + row * outer_stride + col, (row < outer) & (col < right), other=0.0).to(A)
+    terms = _terms(tl.minimum(outer, ROWS), tl.minimum(right - left, COLUMNS), A, PLANAR)
+    scale, unit = scale_for(_most(first, PLANAR), tl.zeros((1, 1), A) + eps)
+    origin = _sum(first * scale * inverse(terms), PLANAR)
+    once = there & (0 * channel + part == 0)
+    tl.store(origins + channel, origin, once)
+    tl.store(units + channel, unit, once)
     count = tl.zeros((1, 1), A)
-    mean, square = 0.0 * origin, 0.0 * origin
+    mean, square = 0.0 * scale, 0.0 * scale
     begin = part * outer_each
     end = tl.minimum(begin + outer_each, outer)
     for start in range(begin, end, ROWS):
@@ -96,19 +101,19 @@ def moments(
         for at in range(left, right, COLUMNS):
             col = at + tl.arange(0, COLUMNS)[None, :]
             mask = (row < end) & (col < right)
-            d = tl.where(mask, tl.load(x + row * outer_stride + col, mask, other=0.0).to(A) - origin, 0.0)
+            v = tl.load(x + row * outer_stride + col, mask, other=0.0).to(A)
+            d = tl.where(mask, v * scale - origin, 0.0)
             terms = _terms(tl.minimum(end - start, ROWS), tl.minimum(right - at, COLUMNS), A, PLANAR)
             m = _sum(d, PLANAR) * inverse(terms)
             d = tl.where(mask, d - m, 0.0)
             count, mean, square = joined(count, mean, square, terms, m, _sum(d * d, PLANAR))
-    tl.store(origins + channel, origin, there & (0 * channel + part == 0))
     tl.store(means + part * channels + channel, mean, there)
     tl.store(squares + part * channels + channel, square, there)
 
 
 @triton.jit
 def conclude(
-    origins, means, squares, statistics, channels, parts, outer, each, terms, eps_high, eps_low,
+    origins, means, squares, units, statistics, channels, parts, outer, each, terms, eps_high, eps_low,
     A: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """From partial moments, of `each` rows with `terms` elements of a channel in each, to statistics."""
@@ -116,13 +121,14 @@ def conclude(
     there = channel < channels
     # In float64, and rounded once: there is little to do for a channel.
     one = tl.full((1, 1), 1.0, tl.float64)
-    first = tl.load(origins + channel, there, other=0.0).to(tl.float64)
+    unit = tl.load(units + channel, there, other=1.0).to(tl.float64)
+    first = tl.load(origins + channel, there, other=0.0).to(tl.float64) * unit
     count, mean, square = 0.0 * one, 0.0 * first, 0.0 * first
     for part in range(parts):
         at = part * channels + channel
-        share = one * (tl.minimum(each, outer - part * each) * terms)
-        m = tl.load(means + at, there, other=0.0).to(tl.float64)
-        s = tl.load(squares + at, there, other=0.0).to(tl.float64)
+        share = one * tl.minimum(each, outer - part * each) * terms
+        m = tl.load(means + at, there, other=0.0).to(tl.float64) * unit
+        s = tl.load(squares + at, there, other=0.0).to(tl.float64) * unit * unit
         count, mean, square = joined(count, mean, square, share, m, s)
     var = square * inverse(count)
     rstd = inverse_root(var + (one * eps_high + one * eps_low))

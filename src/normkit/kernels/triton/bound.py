@@ -41,21 +41,21 @@ class Bound:
         self._constants = {name: constants[name] for name in kernel.arg_names if name in constants}
         self._rest = (*scalars, *self._constants.values())
         self._options = {"num_warps": warps, "enable_fp_fusion": True}
-        self._direct: Any = None
+        self._direct: dict[int, Any] = {}
 
     def __call__(self, *tensors: Tensor | None) -> None:
         """Launch it on the current stream of its device."""
-        aligned = True  # to 16 bytes, for which Triton compiles on its own
+        unaligned = 0  # a bit for each: for an address that is a multiple of 16 Triton compiles on its own
         for t in tensors:
-            if t is not None and t.data_ptr() & 15:
-                aligned = False
+            unaligned = 2 * unaligned + (t is not None and t.data_ptr() & 15 != 0)
+        direct = self._direct.get(unaligned)
         with on(self._device):
-            if aligned and self._direct is not None:
-                self._direct(*tensors, *self._rest)
+            if direct is not None:
+                direct(*tensors, *self._rest)
                 return
             compiled = self._kernel[self._grid](*tensors, *self._rest, **self._options)
-        if aligned and compiled is not None:  # Triton's interpreter compiles nothing
-            self._direct = compiled[self._grid]
+        if compiled is not None:  # Triton's interpreter compiles nothing
+            self._direct[unaligned] = compiled[self._grid]
 
 
 class Calls(dict[Any, T]):

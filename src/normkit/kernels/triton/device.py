@@ -26,5 +26,6 @@ def chip_of(device: torch.device) -> Chip:
     if device.type != "cuda":
         return Chip()
     found = torch.cuda.get_device_properties(device)
-    architecture = getattr(found, "gcnArchName", "").split(":")[0] or f"sm_{found.major}{found.minor}"
+    # On CUDA gcnArchName is the GPU's name.
+    architecture = found.gcnArchName.split(":")[0] if torch.version.hip else f"sm_{found.major}{found.minor}"
     return Chip(found.warp_size, found.L2_cache_size, architecture)

@@ -89,9 +89,9 @@ def forward(
     A: tl.constexpr, CENTRED: tl.constexpr, OUTSIDE: tl.constexpr, COLUMNS: tl.constexpr, SLABS: tl.constexpr,
 ):  # fmt: skip
     """Finishes rows [first, middle), measured before, and measures [middle, last). Programs take turns."""
-    program = tl.program_id(0).to(tl.int64)
-    slab = program // 2 % slabs
-    which = program // 2 // slabs
+    program = tl.program_id(0)  # divided as an int32: for an int64 a GPU calls a subroutine
+    slab = (program // 2 % slabs).to(tl.int64)
+    which = (program // 2 // slabs).to(tl.int64)
     one = tl.full((1, 1), 1.0, A)
     eps = one * eps_high + one * eps_low
     beside = eps * eps if OUTSIDE else eps
@@ -158,26 +158,28 @@ def backward(
     One program finishes some columns of rows_each rows, whose share of the parameters' gradients it sums;
     the next `bunch` measure.
     """
-    program = tl.program_id(0).to(tl.int64)
+    program = tl.program_id(0)
     group = program // (bunch + 1)
     member = program % (bunch + 1)
     one = tl.full((1, 1), 1.0, A)
     offset = one * offset_high + one * offset_low
     if member > 0:
         task = group * bunch + member - 1
-        row = middle + task // slabs
+        row = middle + (task // slabs).to(tl.int64)
+        slab = (task % slabs).to(tl.int64)
         if row < last:
             _measure_gradient(
-                grad_y + row * grad_stride, x + row * x_stride, statistics, gain, parts, row, task % slabs,
+                grad_y + row * grad_stride, x + row * x_stride, statistics, gain, parts, row, slab,
                 rows, n, slabs, offset, A, CENTRED, OUTSIDE, COLUMNS,
             )  # fmt: skip
     else:
         tiles = tl.cdiv(n, WIDTH)
-        start = first + group // tiles * rows_each
+        start = first + (group // tiles).to(tl.int64) * rows_each
+        left = (group % tiles).to(tl.int64) * WIDTH
         if start < middle:
             _finish_gradient(
                 grad_y, x, statistics, gain, grad_x, gain_parts, bias_parts, parts,
-                start, tl.minimum(start + rows_each, middle), group % tiles * WIDTH, start // rows_each,
+                start, tl.minimum(start + rows_each, middle), left, start // rows_each,
                 rows, n, slabs, grad_stride, x_stride, offset,
                 A, CENTRED, OUTSIDE, SLABS, ROWS, WIDTH,
             )  # fmt: skip
