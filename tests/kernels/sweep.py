@@ -51,12 +51,17 @@ if "--triton" in sys.argv:  # in its interpreter, for CPU tensors
         launch.SLAB = 1024  # bytes: four slabs of 1000 elements
         launch.PART = 2**14  # of a partial sum: eight rows of them
         row_norm.chip_of = lambda device: launch.Chip(32, 2**16)
+    if "--in-steps" in sys.argv:  # programs of one row or a few, which go through several in a backward pass
+        launch.FORWARD = launch.BACKWARD = launch.Budget("any", held=64 << 10, together=256)
+        launch.MOST_PARTS = 2
 
 DEVICE = "cuda" if "--cuda" in sys.argv else "cpu"
 IN_SLABS = "--in-slabs" in sys.argv  # rows that registers do not hold; a BatchNorm has none, nor narrow ones
 WIDTHS = [17, 33, 65, 255, 1000] if IN_SLABS else [1, 2, 3, 5, 8, 9, 16, 17, 33, 65, 255, 1000]
 # In the interpreter a program takes milliseconds, and there is one for each channel's planes.
 CHANNEL_WIDTHS = [1, 3, 9, 17] if "--triton" in sys.argv else WIDTHS
+if "--in-steps" in sys.argv:
+    WIDTHS, CHANNEL_WIDTHS = [9, 65], [9]
 if DEVICE == "cuda":  # on both sides of where registers no longer hold a row, backward and forward
     WIDTHS = [*WIDTHS, 4096, 8192, 8193, 16384, 16400, 70001]
 
@@ -135,7 +140,7 @@ def failures(room):
             if not (IN_SLABS and isinstance(norm, BatchNorm)):
                 yield from wrong(norm, o, room)
     torch.manual_seed(0)
-    for norm, o in () if "--without-core" in sys.argv else hard_cases():
+    for norm, o in () if {"--without-core", "--in-steps"} & set(sys.argv) else hard_cases():
         if not (IN_SLABS and isinstance(norm, BatchNorm)):
             # A GPU's kernels keep rstd in one number; twice the bound, as docs/numerics.md says.
             yield from wrong(norm, o, 2 if {"--triton", "--cuda"} & set(sys.argv) else room)
