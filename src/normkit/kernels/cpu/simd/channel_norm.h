@@ -13,21 +13,25 @@ inline Vec<A> lanes(const A* numbers, Same) {
   return broadcast(*numbers);
 }
 template <class A, class W>
-inline Vec<A> lanes(const A* numbers, W width) {
+inline auto lanes(const A* numbers, W width) {
   return load(numbers, width);
 }
 
+// What holds them.
 template <class A, class W>
-NORMKIT_INLINE inline Apply<Vec<A>> vectors(const Apply<const A*>& a, int64_t c, W w) {
+using Lanes = decltype(lanes((const A*)nullptr, W{}));
+
+template <class A, class W>
+NORMKIT_INLINE inline Apply<Lanes<A, W>> vectors(const Apply<const A*>& a, int64_t c, W w) {
   return {lanes(a.mean + c, w), lanes(a.scale + c, w), lanes(a.scale_rest + c, w),
           lanes(a.bias + c, w)};
 }
 template <class A, class W>
-NORMKIT_INLINE inline Hat<Vec<A>> vectors(const Hat<const A*>& h, int64_t c, W w) {
+NORMKIT_INLINE inline Hat<Lanes<A, W>> vectors(const Hat<const A*>& h, int64_t c, W w) {
   return {lanes(h.mean + c, w), lanes(h.rstd + c, w), lanes(h.shift + c, w)};
 }
 template <class A, class W>
-NORMKIT_INLINE inline Gradient<Vec<A>> vectors(const Gradient<const A*>& g, int64_t c, W w) {
+NORMKIT_INLINE inline Gradient<Lanes<A, W>> vectors(const Gradient<const A*>& g, int64_t c, W w) {
   return {vectors(g.hat, c, w), lanes(g.scale + c, w), lanes(g.pull + c, w), lanes(g.shift + c, w)};
 }
 
@@ -170,14 +174,40 @@ NORMKIT_INLINE inline void update(double* to, Vec<float> v, Part part, const F& 
   update(to, half<0>(v), Part{part.n < L ? part.n : L}, f);
   if (part.n > L) update(to + L, half<1>(v), Part{part.n - L}, f);
 }
+#if defined(NORMKIT_PAIRS)
+template <class F>
+NORMKIT_INLINE inline void update(double* to, const Pair& v, Twice, const F& f) {
+  update(to, first_of(v), Full{}, f);
+  update(to + kLanes<float>, second_of(v), Full{}, f);
+}
+#endif
 template <class V, class W>
-NORMKIT_INLINE inline void add_to(double* total, V v, W width) {
+NORMKIT_INLINE inline void add_to(double* total, const V& v, W width) {
   update(total, v, width, [](Vec<double> a, Vec<double> b) { return a + b; });
 }
 template <class V, class W>
-NORMKIT_INLINE inline void raise_to(double* peak, V v, W width) {
+NORMKIT_INLINE inline void raise_to(double* peak, const V& v, W width) {
   update(peak, v, width, [](Vec<double> a, Vec<double> b) { return larger(a, b); });
 }
+
+// Sums on their way: those of a pair lie as it does, one vector after the other.
+template <class P, class W>
+NORMKIT_INLINE inline Vec<P> load_sum(const P* p, W width) {
+  return load(p, width);
+}
+template <class P, class W>
+NORMKIT_INLINE inline void store_sum(P* p, const Vec<P>& v, W width) {
+  store(p, v, width);
+}
+#if defined(NORMKIT_PAIRS)
+NORMKIT_INLINE inline Pair load_sum(const float* p, Twice) {
+  return {load(p), load(p + kLanes<float>)};
+}
+NORMKIT_INLINE inline void store_sum(float* p, const Pair& v, Twice) {
+  store(p, v.even);
+  store(p + kLanes<float>, v.odd);
+}
+#endif
 
 // Two sums for every channel: in P over a pass of a few rows, which stay in the innermost cache,
 // then in double. add(at_once, row, c, n, first, second) adds rows to the sums of n channels from c
@@ -207,25 +237,25 @@ inline void column_sums(Rows<const T> x, const Span& span, const A* shift, doubl
       span,
       [&](auto at_once, int64_t row, int64_t c, int64_t n, P* s, P* q) NORMKIT_INLINE {
         const T* from = x.data + row * x.stride + c;
-        sweep<P>(0, n, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
-          const Vec<P> shifts = load_as<P>(shift + c + i, width);
-          const Vec<P> s_sum = load(s + i, width), q_sum = load(q + i, width);
-          Vec<P> d_sum{}, dd_sum{};  // of these rows: half as long a chain
+        sweep_in<P, T>(0, n, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
+          const auto shifts = load_as<P>(shift + c + i, width);
+          const auto s_sum = load_sum(s + i, width), q_sum = load_sum(q + i, width);
+          auto d_sum = decltype(s_sum + s_sum){}, dd_sum = d_sum;  // of these rows: a shorter chain
           for (int r = 0; r < at_once.rows; ++r) {
             fetch<kTraffic>(k, from + (r + kRowsAhead) * x.stride + i);
-            const Vec<P> d = load_as<P>(from + r * x.stride + i, width) - shifts;
-            d_sum += d;
+            const auto d = load_as<P>(from + r * x.stride + i, width) - shifts;
+            d_sum = d_sum + d;
             dd_sum = fused(d, d, dd_sum);
           }
-          store(s + i, s_sum + d_sum, width);
-          store(q + i, q_sum + dd_sum, width);
+          store_sum(s + i, s_sum + d_sum, width);
+          store_sum(q + i, q_sum + dd_sum, width);
         });
       },
       [&](int64_t c, int64_t n, const P* s, const P* q) NORMKIT_INLINE {
-        sweep<P>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-          add_to(sum + c + i, load(s + i, width), width);
-          add_to(squares + c + i, load(q + i, width), width);
-          if (sizeof(P) == sizeof(float)) raise_to(peak + c + i, load(q + i, width), width);
+        sweep_in<P, T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+          add_to(sum + c + i, load_sum(s + i, width), width);
+          add_to(squares + c + i, load_sum(q + i, width), width);
+          if (sizeof(P) == sizeof(float)) raise_to(peak + c + i, load_sum(q + i, width), width);
         });
       });
 }
@@ -249,24 +279,24 @@ void interleaved_gradient_sums(Rows<const T> grad_y, Rows<const T> x, Span span,
         span,
         [&](auto at_once, int64_t row, int64_t c, int64_t n, A* s, A* sx) NORMKIT_INLINE {
           const T *g = grad_y.data + row * grad_y.stride + c, *from = x.data + row * x.stride + c;
-          sweep<A>(0, n, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
+          sweep_of<T>(0, n, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
             const auto numbers = vectors(channels, c + i, width);
-            Vec<A> g_sum = load(s + i, width), gx_sum = load(sx + i, width);
+            auto g_sum = load_sum(s + i, width), gx_sum = load_sum(sx + i, width);
             for (int r = 0; r < at_once.rows; ++r) {
               fetch<traffic.value>(k, g + (r + kRowsAhead) * grad_y.stride + i);
               fetch<traffic.value>(k, from + (r + kRowsAhead) * x.stride + i);
-              const Vec<A> v = load(g + r * grad_y.stride + i, width);
-              g_sum += v;
+              const auto v = load(g + r * grad_y.stride + i, width);
+              g_sum = g_sum + v;
               gx_sum = fused(v, x_hat(numbers, load(from + r * x.stride + i, width)), gx_sum);
             }
-            store(s + i, g_sum, width);
-            store(sx + i, gx_sum, width);
+            store_sum(s + i, g_sum, width);
+            store_sum(sx + i, gx_sum, width);
           });
         },
         [&](int64_t c, int64_t n, const A* s, const A* sx) NORMKIT_INLINE {
-          sweep<A>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-            add_to(grad + c + i, load(s + i, width), width);
-            add_to(grad_x_hat + c + i, load(sx + i, width), width);
+          sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+            add_to(grad + c + i, load_sum(s + i, width), width);
+            add_to(grad_x_hat + c + i, load_sum(sx + i, width), width);
           });
         });
   });
@@ -292,11 +322,11 @@ void interleaved_apply(Rows<const T> x, T* y, Span span, Apply<const A*> channel
     by_tiles(span, [&](auto at_once, int64_t row, int64_t c, int64_t n) NORMKIT_INLINE {
       const T* from = x.data + row * x.stride + c;
       T* to = y + row * span.channels + c;
-      sweep<A>(0, n, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
+      sweep_of<T>(0, n, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
         const auto numbers = vectors(channels, c + i, width);
         for (int r = 0; r < at_once.rows; ++r) {
           fetch<traffic.value>(k, from + (r + kRowsAhead) * x.stride + i);
-          const Vec<A> v = load(from + r * x.stride + i, width);
+          const auto v = load(from + r * x.stride + i, width);
           store_to<traffic.value>(to + r * span.channels + i, applied<T>(numbers, v), width);
         }
       });
@@ -312,13 +342,13 @@ void interleaved_gradient(Rows<const T> grad_y, Rows<const T> x, T* grad_x, Span
       const T* g = grad_y.data + row * grad_y.stride + c;
       const T* from = x.data + row * x.stride + c;
       T* to = grad_x + row * span.channels + c;
-      sweep<A>(0, n, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
+      sweep_of<T>(0, n, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
         const auto numbers = vectors(channels, c + i, width);
         for (int r = 0; r < at_once.rows; ++r) {
           fetch<traffic.value>(k, g + (r + kRowsAhead) * grad_y.stride + i);
           fetch<traffic.value>(k, from + (r + kRowsAhead) * x.stride + i);
-          const Vec<A> v = load(from + r * x.stride + i, width);
-          const Vec<A> grad = load(g + r * grad_y.stride + i, width);
+          const auto v = load(from + r * x.stride + i, width);
+          const auto grad = load(g + r * grad_y.stride + i, width);
           store_to<traffic.value>(to + r * span.channels + i, gradient(numbers, grad, v), width);
         }
       });

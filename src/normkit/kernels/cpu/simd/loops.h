@@ -37,6 +37,15 @@ NORMKIT_INLINE inline void sweep_of(int64_t begin, int64_t end, Body&& body) {
   sweep<accumulate_t<T>>(begin, end, body);
 }
 
+// Likewise, of what is computed in P.
+template <class P, class T, class Body>
+NORMKIT_INLINE inline void sweep_in(int64_t begin, int64_t end, Body&& body) {
+  if constexpr (sizeof(P) == sizeof(float))
+    sweep_of<T>(begin, end, body);
+  else
+    sweep<P>(begin, end, body);
+}
+
 // Row norms take rows in groups of at most so many, and columns in tiles.
 constexpr int64_t kGroupRows = 8, kTileColumns = 1024;
 
@@ -122,7 +131,7 @@ template <class A, class W>
 NORMKIT_INLINE inline void extend(Vec<A>* chain, int k, Vec<A> v, W width) {
   chain[k] += keep<A>(v, width);
 }
-#if defined(__AVX512BF16__) && NORMKIT_VECTOR_BYTES == 64
+#if defined(NORMKIT_PAIRS)
 template <class A>
 NORMKIT_INLINE inline void extend(Vec<A>* chain, int k, const Pair& v, Twice) {
   chain[k] += v.even;
@@ -134,7 +143,6 @@ NORMKIT_INLINE inline void extend(Vec<A>* chain, int k, const Pair& v, Twice) {
 // double.
 template <int S, class A, class T, bool kGradient>
 struct Chains {
-  static constexpr bool kPaired = kPairs<T> && sizeof(A) == sizeof(float);
   // Four terms of float32 make a chain: a long row's sum is as good as a short one's, also where
   // equal terms would round the same way each time. A half's own rounding hides that, and so do
   // those of a gradient's terms.
@@ -148,10 +156,7 @@ struct Chains {
       const auto terms = term(i, width);
       for (int s = 0; s < S; ++s) extend<A>(chain[s], k, terms.of[s], width);
     };
-    if constexpr (kPaired)
-      sweep_of<T>(begin, end, add);
-    else
-      sweep<A>(begin, end, add);
+    sweep_in<A, T>(begin, end, add);
     for (int s = 0; s < S; ++s) {
       const Vec<A> sum = (chain[s][0] + chain[s][1]) + (chain[s][2] + chain[s][3]);
       if constexpr (sizeof(A) == sizeof(double)) {

@@ -15,6 +15,12 @@
 #include <immintrin.h>
 #endif
 
+// Where bfloat16 are handled in pairs of vectors (pair.h).
+#if (defined(__AVX512F__) && NORMKIT_VECTOR_BYTES == 64) || \
+    (defined(__AVX2__) && NORMKIT_VECTOR_BYTES == 32)
+#define NORMKIT_PAIRS
+#endif
+
 namespace normkit::NORMKIT_ISA {
 
 template <class A>
@@ -136,12 +142,15 @@ inline Vec<float> decode(bfloat16, PerFloat<uint16_t> v) {
   return read<Vec<float>>(&bits);
 }
 
-// To nearest, ties to even, by adding just under half of a last place.
-inline PerFloat<uint16_t> encode_in_integers(Vec<float> v) {
+// A bfloat16 in the upper half of each lane: to nearest, ties to even, by adding just under half of
+// a last place. A NaN, which is quiet as the result of an operation, keeps its upper half.
+inline PerFloat<uint32_t> rounded_bits(Vec<float> v) {
   const PerFloat<uint32_t> bits = read<PerFloat<uint32_t>>(&v);
-  const PerFloat<uint32_t> rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
-  const PerFloat<uint32_t> kept = v == v ? rounded : bits | 0x400000u;  // a quiet NaN
-  return narrow((PerFloat<int32_t>)kept >> 16);
+  const PerFloat<uint32_t> number = (PerFloat<uint32_t>)(v == v);
+  return bits + (number & (0x7fffu + ((bits >> 16) & 1u)));
+}
+inline PerFloat<uint16_t> encode_in_integers(Vec<float> v) {
+  return narrow((PerFloat<int32_t>)rounded_bits(v) >> 16);
 }
 
 inline PerFloat<uint16_t> encode(bfloat16, Vec<float> v) {
@@ -207,6 +216,20 @@ inline __m256i first_doubles(int n) {
 }
 #endif
 
+// The first n bytes of 8, an even number, the others zeros. Put together in a register: what is
+// copied into a vector in memory can't be loaded as one until the copy has reached the cache.
+inline uint64_t read_bytes(const char* p, int n) {
+  if (n >= 8) return read<uint64_t>(p);
+  uint64_t bits = n & 4 ? read<uint32_t>(p) : 0;
+  if (n & 2) bits |= uint64_t(read<uint16_t>(p + (n & 4))) << 8 * (n & 4);
+  return bits;
+}
+inline void write_bytes(char* p, uint64_t bits, int n) {
+  if (n >= 8) return write(p, bits);
+  if (n & 4) write(p, uint32_t(bits));
+  if (n & 2) write(p + (n & 4), uint16_t(bits >> 8 * (n & 4)));
+}
+
 // The first n lanes of a vector; the others read as zeros and are not touched.
 template <class V>
 inline V read_part(const void* p, int n) {
@@ -223,6 +246,17 @@ inline V read_part(const void* p, int n) {
     return (V)_mm256_maskload_ps((const float*)p, first_floats(n));
   if constexpr (kSize == 8 && sizeof(V) == 32)
     return (V)_mm256_maskload_pd((const double*)p, first_doubles(n));
+#endif
+  if constexpr (sizeof(V) == 8) {
+    const uint64_t bits = read_bytes((const char*)p, n * kSize);
+    return read<V>(&bits);
+  }
+#if defined(__SSE2__)
+  if constexpr (sizeof(V) == 16) {
+    const uint64_t low = read_bytes((const char*)p, n * kSize);
+    const uint64_t high = n * kSize > 8 ? read_bytes((const char*)p + 8, n * kSize - 8) : 0;
+    return (V)_mm_set_epi64x(high, low);
+  }
 #endif
   V v{};
   memcpy(&v, p, n * kSize);
@@ -244,6 +278,15 @@ inline void write_part(void* p, V v, int n) {
     return _mm256_maskstore_ps((float*)p, first_floats(n), (__m256)v);
   if constexpr (kSize == 8 && sizeof(V) == 32)
     return _mm256_maskstore_pd((double*)p, first_doubles(n), (__m256d)v);
+#endif
+  if constexpr (sizeof(V) == 8) return write_bytes((char*)p, read<uint64_t>(&v), n * kSize);
+#if defined(__SSE2__)
+  if constexpr (sizeof(V) == 16) {
+    write_bytes((char*)p, _mm_cvtsi128_si64((__m128i)v), n * kSize);
+    const __m128i high = _mm_unpackhi_epi64((__m128i)v, (__m128i)v);
+    if (n * kSize > 8) write_bytes((char*)p + 8, _mm_cvtsi128_si64(high), n * kSize - 8);
+    return;
+  }
 #endif
   memcpy(p, &v, n * kSize);
 }
