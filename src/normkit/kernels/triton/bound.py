@@ -30,7 +30,7 @@ class Bound:
     Always to be called with tensors of the same dtypes, and None in the same places.
     """
 
-    __slots__ = ("_constants", "_device", "_direct", "_grid", "_kernel", "_options", "_rest")
+    __slots__ = ("_device", "_direct", "_grid", "_kernel", "_options", "_rest")
 
     def __init__(
         self, kernel: Any, grid: tuple[int, ...], like: Tensor, *scalars: Any, warps: int, **constants: Any
@@ -38,8 +38,7 @@ class Bound:
         """`like`: a tensor on the device where the kernel is to run."""
         self._kernel, self._device = kernel, like.device
         self._grid = (*grid, 1, 1)[:3]
-        self._constants = {name: constants[name] for name in kernel.arg_names if name in constants}
-        self._rest = (*scalars, *self._constants.values())
+        self._rest = (*scalars, *(constants[name] for name in kernel.arg_names if name in constants))
         self._options = {"num_warps": warps, "enable_fp_fusion": True}
         self._direct: dict[int, Any] = {}
 
