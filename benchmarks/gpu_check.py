@@ -1,18 +1,22 @@
 """All that a GPU has to show, in eight minutes and one JSON file: ``python benchmarks/gpu_check.py [FILE]``
 
-The tests on the GPU, the host's time for an eager call, and the bench's cases, the most telling first, until
-the time is over; `bench.complete` says whether it sufficed for all. FILE is by default in `results/gpu/`,
-named by GPU and versions. Runs from a checkout, installed or not. The exit status is 1 where a test failed,
-a result was wrong or there was no time for any case.
+The host's time for an eager call, the tests on the GPU, and the bench's cases, the most telling first, until
+the time is over; `bench.complete` says whether it sufficed for all. What the contenders of the first cases
+compile is compiled beside the tests, so that the bench finds it. FILE is by default in `results/gpu/`, named
+by GPU and versions. Runs from a checkout, installed or not. The exit status is 1 where a test failed, a
+result was wrong or there was no time for any case.
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import dataclasses
 import functools
 import importlib.util
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -29,26 +33,32 @@ import torch  # noqa: E402
 import normkit as nk  # noqa: E402
 from normkit.bench import cases, run, summary, table  # noqa: E402
 from normkit.bench.cases import Case  # noqa: E402
-from normkit.bench.contenders import registry  # noqa: E402
+from normkit.bench.contenders import on_torch, registry  # noqa: E402
 from normkit.bench.machine import Machine, this_machine  # noqa: E402
+from normkit.bench.operands import make_operands  # noqa: E402
 from normkit.bench.results import Bench, Settings  # noqa: E402
 
 SCHEMA = "normkit-gpu-check/1"
 RESULTS = ROOT / "benchmarks/results/gpu"
-SECONDS, TEST_SECONDS = 8 * 60.0, 5 * 60.0
+SECONDS, TEST_SECONDS = 8 * 60, 5 * 60
 MARGIN = 20.0  # for a case that is under way when the time is over
-ROUNDS = 7
-WIDTHS = (4096, 65536, 16384, 512, 262144, 1024, 8192, 32768, 131072, 2048, 256)
+ROUNDS = 5
+WIDTHS = ((4096, 65536, 512, 16384, 262144), (1024, 8192, 32768, 131072), (2048, 256))
+PROCESSES, COMPILED_AHEAD = 8, 48  # that compile, and cases that they do it for
 F = torch.nn.functional
 
 
 def main() -> int:
     start = time.monotonic()
+    options = parsed()
     if not torch.cuda.is_available():
         print("gpu_check: PyTorch finds no GPU here", file=sys.stderr)
         return 2
+    if options.compile is not None:
+        compile_share(*options.compile)
+        return 0
     machine = this_machine("cuda")
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS / f"{machine.name}.json"
+    target = options.file or RESULTS / f"{machine.name}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"schema": SCHEMA, "created": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
 
@@ -57,10 +67,11 @@ def main() -> int:
         target.write_text(json.dumps(report) + "\n", encoding="utf-8")
 
     save(machine=dataclasses.asdict(machine), host_us=host_times())
-    save(tests=run_tests(TEST_SECONDS))
+    with compiling():
+        save(tests=run_tests(min(TEST_SECONDS, options.seconds / 2)))
     print(json.dumps({name: report[name] for name in ("host_us", "tests")}, indent=1), flush=True)
     bench = run_bench(
-        machine, start + SECONDS - MARGIN, lambda bench: save(bench=json.loads(bench.to_json()))
+        machine, start + options.seconds - MARGIN, lambda bench: save(bench=json.loads(bench.to_json()))
     )
     found = summary.summarise(bench)
     print("\n".join(table.sentences(bench, found)))
@@ -68,26 +79,67 @@ def main() -> int:
     return int(report["tests"]["exit_status"] != 0 or bool(found.wrong) or not bench.rows)
 
 
+def parsed() -> argparse.Namespace:
+    """What was asked for."""
+    parser = argparse.ArgumentParser(description="All that a GPU has to show, in one JSON file.")
+    parser.add_argument("file", nargs="?", type=Path, help="the JSON file")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="how long it may take")
+    parser.add_argument("--compile", nargs=2, type=int, metavar=("I", "N"), help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+@contextlib.contextmanager
+def compiling() -> Iterator[None]:
+    """Have other processes fill the compilers' caches, meanwhile."""
+    ours = [sys.executable, "-W", "ignore", __file__, "--compile"]
+    processes = [
+        subprocess.Popen(
+            [*ours, str(i), str(PROCESSES)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        for i in range(PROCESSES)
+    ]
+    yield
+    for process in processes:  # what is not compiled by now, the bench compiles
+        process.terminate()
+        process.wait()
+
+
+def compile_share(i: int, n: int) -> None:
+    """Every n-th of the first cases, once: what fails will fail in the bench, and be told there."""
+    torch.set_num_threads(1)
+    for case in todo()[:COMPILED_AHEAD][i::n]:
+        operands = make_operands(case, "cuda")
+        with torch.inference_mode(mode=case.direction == "forward"):
+            for name in (registry.OURS, *registry.peers("cuda")):
+                with contextlib.suppress(Exception):
+                    norm = registry.norm(name, case, operands, "cuda")
+                    on_torch.prepare_norm(case, operands.own_statistics(), norm).call()
+        del operands
+        torch.cuda.empty_cache()
+
+
 def run_tests(seconds: float) -> dict[str, Any]:
     """What pytest says of the tests that need a GPU; side by side, where that is installed."""
     began = time.monotonic()
-    several = ["-n", "8"] if importlib.util.find_spec("xdist") else []
+    several = ["-n", "auto"] if importlib.util.find_spec("xdist") else []
     command = [sys.executable, "-m", "pytest", "-q", "--maxfail=20", "-W", "default", *several, "tests/gpu"]
     path = os.pathsep.join(filter(None, (str(ROOT / "src"), os.environ.get("PYTHONPATH"))))
-    try:
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": path},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
-        status, output = done.returncode, done.stdout
-    except subprocess.TimeoutExpired as late:
-        status, output = -1, (late.stdout or b"").decode(errors="replace") + "\nstopped: out of time"
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # with the processes that tests start, to be stopped with them
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=seconds)
+            status = process.returncode
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            output, status = process.communicate()[0] + "\nstopped: out of time", -1
     lines = output.strip().splitlines()
     if status:
         print(output[-6000:])
@@ -133,33 +185,36 @@ def microseconds(call: Callable[[], object], calls: int = 1000, rounds: int = 15
 def run_bench(machine: Machine, deadline: float, saved: Callable[[Bench], None]) -> Bench:
     """The bench, until the time is over."""
     settings = Settings(ROUNDS, registry.peers("cuda"))
-    todo = list(dict.fromkeys(telling_cases()))
+    cases_left = todo()
     done = Bench("", False, machine, settings, ())
-    for number, case in enumerate(todo, start=1):
+    for number, case in enumerate(cases_left, start=1):
         if time.monotonic() > deadline:
             break
-        print(f"{number}/{len(todo)} {case}", flush=True)
-        done = run.run(todo[:number], machine, settings, kept=done.rows)
-        done = dataclasses.replace(done, complete=number == len(todo))
+        print(f"{number}/{len(cases_left)} {case}", flush=True)
+        done = run.run(cases_left[:number], machine, settings, kept=done.rows)
+        done = dataclasses.replace(done, complete=number == len(cases_left))
         saved(done)
+        torch.cuda.empty_cache()
     return done
 
 
-def telling_cases() -> Iterator[Case]:
-    """Width by width, then images, then what is small."""
+def todo() -> list[Case]:
+    """All cases, each once, the most telling first: widths and images, by dtype; then what is small."""
     images = cases.GROUPS["images"]
-    for place, width in enumerate(WIDTHS):
-        shape = (2**28 // width, width)
-        for dtype in cases.DEFAULT_DTYPES:
-            for op in cases.ROW_OPS:
-                for direction in ("forward", "backward"):
-                    yield Case(op, shape, direction, dtype)
-        if place < len(images):
-            yield from cases.chosen(
-                [images[place]], ("batch_norm_training",), ("bfloat16",), ["forward+backward"]
+    found: list[Case] = []
+    for place, widths in enumerate(WIDTHS):
+        for dtype in reversed(cases.DEFAULT_DTYPES):
+            found += [
+                Case(op, (2**28 // width, width), direction, dtype)
+                for width in widths
+                for op in cases.ROW_OPS
+                for direction in ("forward", "backward")
+            ]
+            found += cases.chosen(
+                [images[place]], ("batch_norm_training",), (dtype,), ["forward", "forward+backward"]
             )
-    yield from cases.chosen(images, ("batch_norm_training",), directions=["forward", "forward+backward"])
-    yield from cases.chosen(cases.GROUPS["decode"], directions=["forward", "forward+backward"])
+    found += cases.chosen(cases.GROUPS["decode"], directions=["forward", "forward+backward"])
+    return list(dict.fromkeys(found))
 
 
 if __name__ == "__main__":

@@ -46,10 +46,11 @@ def assert_same_bits(a, b):
         assert torch.equal(ours, theirs)
 
 
-# By dtype: most of the time goes into compiling some 400 kernels for each, which can be done side by side.
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
-def test_results(dtype):
-    report = sweep("--cuda", "--dtype", dtype)
+# In shares: most of the time goes into compiling some 400 kernels for each dtype, side by side.
+@pytest.mark.parametrize("share", ["0/4", "1/4", "2/4", "3/4"])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
+def test_results(dtype, share):
+    report = sweep("--cuda", "--dtype", dtype, "--share", share)
     assert report["kernel"] == "normkit Triton kernels"
     assert report["failures"] == []
 

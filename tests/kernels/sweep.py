@@ -42,18 +42,17 @@ def counted(kernel):
 
 
 if "--triton" in sys.argv:  # in its interpreter, for CPU tensors
-    from normkit.kernels.triton import OPERATORS, launch, row_norm
+    from normkit.kernels.triton import OPERATORS, launch
 
     for name, operator in OPERATORS.items():
         torch.library.impl(f"normkit::{name}", "cpu", counted(operator))
     if "--in-slabs" in sys.argv:  # what a row of 17 is too wide for
-        launch.FORWARD = launch.BACKWARD = launch.Budget("any", held=64, together=64)
-        launch.SLAB = 1024  # bytes: four slabs of 1000 elements
-        launch.PART = 2**14  # of a partial sum: eight rows of them
-        row_norm.chip_of = lambda device: launch.Chip(32, 2**16)
+        launch.FORWARD = launch.BACKWARD = launch.Budget("any", held=64, thread=64)
+        launch.SLAB = {"forward": 1024, "backward": 512}  # bytes: four slabs or more of 1000 elements
+        launch.WAITING = 16  # programs: a partial sum of several rows
     if "--in-steps" in sys.argv:  # programs of one row or a few, which go through several in a backward pass
-        launch.FORWARD = launch.BACKWARD = launch.Budget("any", held=64 << 10, together=256)
-        launch.MOST_PARTS = 2
+        launch.FORWARD = launch.BACKWARD = launch.Budget("any", held=64 << 10, thread=8)
+        launch.MOST_WARPS, launch.CHANNEL_WARPS = 4, {True: 4, False: 4}
 
 DEVICE = "cuda" if "--cuda" in sys.argv else "cpu"
 IN_SLABS = "--in-slabs" in sys.argv  # rows that registers do not hold; a BatchNorm has none, nor narrow ones
@@ -63,12 +62,20 @@ CHANNEL_WIDTHS = [1, 3, 9, 17] if "--triton" in sys.argv else WIDTHS
 if "--in-steps" in sys.argv:
     WIDTHS, CHANNEL_WIDTHS = [9, 65], [9]
 if DEVICE == "cuda":  # on both sides of where registers no longer hold a row, backward and forward
-    WIDTHS = [*WIDTHS, 4096, 8192, 8193, 16384, 16400, 70001]
+    WIDTHS, CHANNEL_WIDTHS = [1, 2, 9, 17, 255, 1000, 4096, 8192, 8193, 16384, 16400, 70001], [1, 9, 17, 1000]
+
+
+def share_of(things):
+    """All, or after --share as `i/n` every n-th: things that have kernels of their own."""
+    if "--share" not in sys.argv:
+        return things
+    i, n = map(int, sys.argv[sys.argv.index("--share") + 1].split("/"))
+    return things[i::n]
 
 
 def cases(dtype):
     """(norm, operands) of everything a kernel has a branch for."""
-    for width in WIDTHS:
+    for width in share_of(WIDTHS):
         for kind in KINDS:
             for name in ("layer_norm", "rms_norm"):
                 yield RowNorm(name), row_operands(kind, width, dtype, affine=width % 2 == 1)
@@ -77,7 +84,7 @@ def cases(dtype):
                 for laid_out in (o, channels_last(o)):
                     yield BatchNorm(), laid_out
                     yield BatchNorm(running_statistics(o.x)), laid_out
-    for norm in every_norm(19, dtype):
+    for norm in share_of(list(every_norm(19, dtype))):
         shape = (70, 19, 3) if isinstance(norm, BatchNorm) else (70, 19)
         for affine in AFFINE:
             yield norm, operands(norm, shape, dtype, affine=affine)
@@ -140,7 +147,7 @@ def failures(room):
             if not (IN_SLABS and isinstance(norm, BatchNorm)):
                 yield from wrong(norm, o, room)
     torch.manual_seed(0)
-    for norm, o in () if {"--without-core", "--in-steps"} & set(sys.argv) else hard_cases():
+    for norm, o in () if {"--without-core", "--in-steps"} & set(sys.argv) else share_of(list(hard_cases())):
         if not (IN_SLABS and isinstance(norm, BatchNorm)):
             # A GPU's kernels keep rstd in one number; twice the bound, as docs/numerics.md says.
             yield from wrong(norm, o, 2 if {"--triton", "--cuda"} & set(sys.argv) else room)

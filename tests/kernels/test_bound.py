@@ -26,11 +26,15 @@ class Kernel:
     class Compiled:
         """What Triton compiled."""
 
+        function, packed_metadata = "function", "metadata"
+
         def __init__(self, kernel):
             self.kernel = kernel
 
-        def __getitem__(self, grid):
-            return lambda *arguments: self.kernel.launches.append(("direct", grid, arguments, {}))
+        def run(self, x, y, z, stream, function, metadata, told, before, after, *arguments):
+            assert (function, metadata) == (self.function, self.packed_metadata)
+            assert (stream, told, before, after) == (0, None, None, None)
+            self.kernel.launches.append(("direct", (x, y, z), arguments, {}))
 
 
 def launched(*calls):
@@ -45,7 +49,7 @@ def test_the_second_call_is_direct_with_the_same_arguments_in_the_kernels_order(
     x = torch.zeros(4)
     first, second = launched((x, None), (x, None))
     assert first == ("Triton", (3, 1, 1), (x, None, 5, 4, 8), {"num_warps": 2, "enable_fp_fusion": True})
-    assert second == ("direct", *first[1:3], {})
+    assert second == ("direct", (3, 1, 1), (x.data_ptr(), 0, 5, 4, 8), {})
 
 
 def test_tensors_that_lie_otherwise_are_compiled_for_on_their_own():

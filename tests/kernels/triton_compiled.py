@@ -41,26 +41,48 @@ WIDTHS = [1, 16, 64, 256, 1024, 4096, 8192, 16384, 32768, 65536, 262144]
 def row_kernels(dtype, n, chip, centred):
     """(kernel, launch, constants) of a row norm forward and backward."""
     accumulated = accumulation_dtype(dtype)
-    recipe = {"A": ACCUMULATE[accumulated], "CENTRED": centred, "OUTSIDE": not centred}
+    recipe = {"A": ACCUMULATE[accumulated], "CENTRED": centred, "OUTSIDE": not centred, "OFFSET": not centred}
     size = accumulated.itemsize
-    slab, tile = launch.row_slab(size, chip), launch.row_tile(size, chip)
-    slabs = {**recipe, "COLUMNS": slab.columns, "SLABS": triton.next_power_of_2(-(-n // slab.columns))}
     how = launch.row_forward(n, size, chip)
     if how is None:
-        yield wide_row_kernels.forward, slab, slabs
+        yield from shared_rows(wide_row_kernels.forward, "forward", dtype, n, chip, recipe)
     else:
-        yield row_norm_kernels.forward, how, {**recipe, "ROWS": how.rows, "COLUMNS": how.columns}
+        yield (
+            row_norm_kernels.forward,
+            how,
+            {**recipe, **whole_rows(n, how), "AHEAD": launch.reads_ahead(how, centred, dtype.itemsize, chip)},
+        )
     how = launch.row_backward(n, size, chip)
     if how is None:
-        yield wide_row_kernels.backward, tile, {**slabs, "ROWS": tile.rows, "WIDTH": tile.columns}
+        yield from shared_rows(wide_row_kernels.backward, "backward", dtype, n, chip, recipe)
     else:
-        yield row_norm_kernels.backward, how, {**recipe, "ROWS": how.rows, "COLUMNS": how.columns}
+        yield (
+            row_norm_kernels.backward,
+            how,
+            {**recipe, **whole_rows(n, how), "STAGES": launch.stages(how, dtype.itemsize, chip)},
+        )
+
+
+def whole_rows(n, how):
+    """The constants of a program that has rows to itself."""
+    return {"FULL": n == how.columns, "ROWS": how.rows, "COLUMNS": how.columns}
+
+
+def shared_rows(kernel, which, dtype, n, chip, recipe):
+    """Likewise, of rows that several programs share."""
+    how = launch.row_slab(which, dtype.itemsize, chip)
+    slabs = -(-n // how.columns)
+    recipe = {**recipe, "FULL": n % how.columns == 0, "COLUMNS": how.columns}
+    recipe |= {"SLABS": launch.most_slabs(slabs), "LEAD": launch.LEAD}
+    waiting = launch.waiting_groups(n, slabs, dtype.itemsize, chip) > 0
+    for measure, finish in ((True, True),) if waiting else ((True, False), (False, True)):
+        yield kernel, how, {**recipe, "MEASURE": measure, "FINISH": finish}
 
 
 def channel_kernels(dtype, outer, inner, chip, planar):
     """(kernel, launch, constants) of a BatchNorm forward and backward."""
     accumulated = accumulation_dtype(dtype)
-    how = launch.channels(outer, inner, accumulated.itemsize, chip)
+    how = launch.channels(outer, inner, planar, dtype.itemsize, chip)
     recipe = {"A": ACCUMULATE[accumulated], "PLANAR": planar, "ROWS": how.rows, "COLUMNS": how.columns}
     k = batch_norm_kernels
     for kernel in (k.moments, k.apply, k.infer, k.gradient_sums):
@@ -71,12 +93,11 @@ def channel_kernels(dtype, outer, inner, chip, planar):
 
 def per_channel_kernels(dtype, chip):
     """Likewise, of what is done once for a channel."""
+    accumulate, k = ACCUMULATE[accumulation_dtype(dtype)], batch_norm_kernels
     how = launch.PER_CHANNEL
-    recipe = {"A": ACCUMULATE[accumulation_dtype(dtype)], "COLUMNS": how.columns}
-    yield batch_norm_kernels.conclude, how, recipe
-    yield batch_norm_kernels.given, how, recipe
-    parts = launch.PARTS
-    yield row_norm_kernels.add_parts, parts, {"A": recipe["A"], "PARTS": parts.rows, "COLUMNS": parts.columns}
+    yield k.given, how, {"A": accumulate, "COLUMNS": how.columns}
+    for kernel, how in ((k.conclude, launch.MOMENTS), (row_norm_kernels.add_parts, launch.PARTS)):
+        yield kernel, how, {"A": accumulate, "PARTS": how.rows, "COLUMNS": how.columns}
 
 
 def every_kernel(dtype, chip):
@@ -109,8 +130,6 @@ def compiled(kernel, how, constants, dtype, target, ones):
         "gain_total",
         "bias_total",
     }
-    if kernel.__module__ == wide_row_kernels.__name__:  # elsewhere a number of them
-        wide.add("parts")
     pointers = {"x", "y", "grad_y", "grad_x", "gain", "weight", "bias", "running_mean", "running_var", *wide}
     scalars = {"eps"} | {
         f"{name}_{half}" for name in ("eps", "offset", "inverse") for half in ("high", "low")
@@ -123,6 +142,8 @@ def compiled(kernel, how, constants, dtype, target, ones):
             signature[name], fixed[(at,)] = "constexpr", 1
         elif name in scalars:
             signature[name] = "fp32"
+        elif name == "words":
+            signature[name] = "*i64" if accumulation_dtype(dtype) == torch.float64 else "*i32"
         elif name in pointers:
             signature[name] = POINTERS[accumulation_dtype(dtype) if name in wide else dtype]
         else:
@@ -130,7 +151,10 @@ def compiled(kernel, how, constants, dtype, target, ones):
         if signature[name].startswith("*") or name == "n" or name.endswith("stride"):
             aligned[(at,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, fixed, aligned)
-    return triton.compile(source, target=target, options={"num_warps": how.warps})
+    options = {"num_warps": how.warps}
+    if constants.get("MEASURE") and constants.get("FINISH"):
+        options["maxnreg"] = launch.registers(dtype.itemsize)
+    return triton.compile(source, target=target, options=options)
 
 
 def resources(kernel, target):
@@ -151,7 +175,8 @@ def resources(kernel, target):
 
 def main():
     target = TARGETS[sys.argv[1]]
-    chip = launch.Chip(target.warp_size)
+    # As many processors as of an H100; without programs that wait, as on what is not CUDA's.
+    chip = launch.Chip(target.warp_size, 132 if target.backend == "cuda" else 0)
     most, spills = 0, []
     count = 0
     for dtype in POINTERS:

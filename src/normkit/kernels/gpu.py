@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 from collections.abc import Callable
 from typing import Any
@@ -17,16 +16,20 @@ def why_not(kind: str) -> str | None:
 
 def serve(name: str, fallback: Callable[..., Any]) -> Callable[..., Any]:
     """The operator of this name in Triton; `fallback` where there is none."""
-
-    @functools.cache
-    def kernel() -> Callable[..., Any]:
-        if why_not("cuda") is not None:
-            return fallback
-        from normkit.kernels.triton import OPERATORS
-
-        return OPERATORS.get(name, fallback)
+    kernel: Callable[..., Any] | None = None
 
     def served(*arguments: Any) -> Any:
-        return kernel()(*arguments)
+        nonlocal kernel
+        if kernel is None:
+            kernel = _kernel(name, fallback)
+        return kernel(*arguments)
 
     return served
+
+
+def _kernel(name: str, fallback: Callable[..., Any]) -> Callable[..., Any]:
+    if why_not("cuda") is not None:
+        return fallback
+    from normkit.kernels.triton import OPERATORS
+
+    return OPERATORS.get(name, fallback)

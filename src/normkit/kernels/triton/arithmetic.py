@@ -5,6 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+
 
 @triton.jit
 def inverse(v):
@@ -42,6 +44,52 @@ def scale_for(most, eps):
         up = ((1023 + exponent) << 52).to(tl.float64, bitcast=True)
         far = (most > 1e150) | ((most < 1e-100) & (eps < 1e-250))
     return tl.where(far, down, 1.0), tl.where(far, up, 1.0)
+
+
+@triton.jit
+def rounded(v, sure):
+    """v, a product, as it is stored: one that is subtracted at once is otherwise not rounded before.
+
+    What was subtracted would not be what is known of it. sure: true, which a compiler can't know.
+    """
+    return tl.where(sure, v, 0.0)
+
+
+@triton.jit
+def by_fours(v):
+    """Sums of four neighbours in a row each: a thread would else add up all of its own in one long chain."""
+    if v.shape[1] < 4:
+        return v
+    else:
+        return tl.sum(tl.reshape(v, (v.shape[0], v.shape[1] // 4, 4)), 2)
+
+
+@triton.jit
+def _add_each(a, b, c, d):
+    return a + c, b + d
+
+
+@triton.jit
+def sum_both(a, b, axis: tl.constexpr, KEEP: tl.constexpr = False):
+    """Two sums, for which a program's threads wait for each other once. KEEP: the axis, with length 1."""
+    if INTERPRETED:  # which takes a minute for what it does not know by name
+        return tl.sum(a, axis, keep_dims=KEEP), tl.sum(b, axis, keep_dims=KEEP)
+    else:
+        return tl.reduce((a, b), axis, _add_each, keep_dims=KEEP)
+
+
+@triton.jit
+def _most_and_sum(a, b, c, d):
+    return tl.maximum(a, c), b + d
+
+
+@triton.jit
+def most_and_sum(a, b, axis: tl.constexpr):
+    """The largest of a and the sum of b, likewise."""
+    if INTERPRETED:
+        return tl.max(a, axis), tl.sum(b, axis)
+    else:
+        return tl.reduce((a, b), axis, _most_and_sum)
 
 
 @triton.jit

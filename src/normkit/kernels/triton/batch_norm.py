@@ -34,9 +34,10 @@ class _Layout:
         self.dtype = accumulation_dtype(x.dtype)
         self.outer = x.shape[0] if self.planar else self.count
         self.inner = math.prod(x.shape[2:]) if self.planar else self.channels
-        self.how = launch.channels(self.outer, self.inner, self.dtype.itemsize, chip_of(x.device))
+        chip = chip_of(x.device)
+        self.how = launch.channels(self.outer, self.inner, self.planar, x.itemsize, chip)
         self.tiles = self.channels if self.planar else triton.cdiv(self.channels, self.how.columns)
-        self.each = launch.rows_of_a_part(self.outer, self.tiles, self.how)
+        self.each = launch.rows_of_a_part(self.outer, self.tiles, self.planar, self.how)
         self.parts = triton.cdiv(self.outer, self.each)
         # From a row of the kernels to the next, and from a channel to the next, of what we make ourselves.
         self.dense = (self.channels * self.inner, self.inner) if self.planar else (self.channels, 1)
@@ -59,12 +60,11 @@ class _Layout:
             ROWS=self.how.rows, COLUMNS=self.how.columns, **constants,
         )  # fmt: skip
 
-    def per_channel(self, kernel: Any, *scalars: Any) -> Bound:
+    def per_channel(self, kernel: Any, how: launch.Launch, *scalars: Any) -> Bound:
         """A kernel for a number or a few of each channel."""
-        how = launch.PER_CHANNEL
         return Bound(
             kernel, (triton.cdiv(self.channels, how.columns),), self.x, self.channels, *scalars,
-            warps=how.warps, A=ACCUMULATE[self.dtype], COLUMNS=how.columns,
+            warps=how.warps, A=ACCUMULATE[self.dtype], PARTS=how.rows, COLUMNS=how.columns,
         )  # fmt: skip
 
 
@@ -150,11 +150,12 @@ def _plan_forward(layout: _Layout, eps: float, fixed: bool, keep: bool) -> _Forw
     if not keep:
         apply = layout.rows(kernels.infer, *strides, *layout.dense, *in_two(eps))
     if fixed:
-        return _Forward(None, layout.per_channel(kernels.given, *in_two(eps)), apply, 0, layout.dtype, format)
+        given = layout.per_channel(kernels.given, launch.PER_CHANNEL, *in_two(eps))
+        return _Forward(None, given, apply, 0, layout.dtype, format)
     measure = layout.rows(kernels.moments, *strides, layout.each, eps, by_part=True)
     terms = layout.inner if layout.planar else 1
     conclude = layout.per_channel(
-        kernels.conclude, layout.parts, layout.outer, layout.each, terms, *in_two(eps)
+        kernels.conclude, launch.MOMENTS, layout.parts, layout.outer, layout.each, terms, *in_two(eps)
     )
     return _Forward(measure, conclude, apply, layout.parts, layout.dtype, format)
 

@@ -12,7 +12,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from normkit.kernels.triton.arithmetic import inverse, inverse_root, joined, scale_for, store_rounded, two_sum
+from normkit.kernels.triton.arithmetic import (
+    inverse,
+    inverse_root,
+    rounded,
+    scale_for,
+    store_rounded,
+    two_sum,
+)
 
 
 @triton.jit
@@ -71,14 +78,35 @@ def _most(v, PLANAR: tl.constexpr):
 
 
 @triton.jit
+def _sums(
+    x, scale, origin, begin, end, left, right, outer_stride,
+    A: tl.constexpr, PLANAR: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Of rows [begin, end): each channel's sums of x * scale - origin, and of its square."""
+    total = tl.zeros((ROWS, COLUMNS), A)
+    squares = tl.zeros((ROWS, COLUMNS), A)
+    for start in range(begin, end, ROWS):
+        row = (start + tl.arange(0, ROWS))[:, None]
+        for at in range(left, right, COLUMNS):
+            col = at + tl.arange(0, COLUMNS)[None, :]
+            mask = (row < end) & (col < right)
+            v = tl.load(x + row * outer_stride + col, mask, other=0.0).to(A)
+            d = tl.where(mask, v * scale - origin, 0.0)
+            total += d
+            squares += d * d
+    return _sum(total, PLANAR), _sum(squares, PLANAR)
+
+
+@triton.jit
 def moments(
     x, origins, means, squares, units, channels, outer, inner, outer_stride, channel_stride, outer_each, eps,
     A: tl.constexpr, PLANAR: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Of a share of the rows: each channel's mean less its origin, and the squared distances' sum, in a unit.
 
-    The origin is the mean of the channel's first tile, whatever the share, lest sums cancel. The unit is that
-    tile's too: 1 but for data whose squares A can't hold.
+    The origin is the mean of the channel's first tile, whatever the share, lest sums cancel; where they do
+    after all, the share is read again about its own mean. The unit is that tile's too: 1 but for data whose
+    squares A can't hold.
     """
     channel, left, right, part = _place(channels, inner, PLANAR, COLUMNS)
     there = channel < channels
@@ -88,49 +116,66 @@ def moments(
     first = tl.load(x + row * outer_stride + col, (row < outer) & (col < right), other=0.0).to(A)
     terms = _terms(tl.minimum(outer, ROWS), tl.minimum(right - left, COLUMNS), A, PLANAR)
     scale, unit = scale_for(_most(first, PLANAR), tl.zeros((1, 1), A) + eps)
-    origin = _sum(first * scale * inverse(terms), PLANAR)
+    origin = rounded(_sum(first * scale, PLANAR) * inverse(terms), terms > 0)
     once = there & (0 * channel + part == 0)
     tl.store(origins + channel, origin, once)
     tl.store(units + channel, unit, once)
-    count = tl.zeros((1, 1), A)
-    mean, square = 0.0 * scale, 0.0 * scale
     begin = part * outer_each
     end = tl.minimum(begin + outer_each, outer)
-    for start in range(begin, end, ROWS):
-        row = (start + tl.arange(0, ROWS))[:, None]
-        for at in range(left, right, COLUMNS):
-            col = at + tl.arange(0, COLUMNS)[None, :]
-            mask = (row < end) & (col < right)
-            v = tl.load(x + row * outer_stride + col, mask, other=0.0).to(A)
-            d = tl.where(mask, v * scale - origin, 0.0)
-            terms = _terms(tl.minimum(end - start, ROWS), tl.minimum(right - at, COLUMNS), A, PLANAR)
-            m = _sum(d, PLANAR) * inverse(terms)
-            d = tl.where(mask, d - m, 0.0)
-            count, mean, square = joined(count, mean, square, terms, m, _sum(d * d, PLANAR))
+    share = inverse(_terms(end - begin, right - left, A, PLANAR))
+    total, square = _sums(x, scale, origin, begin, end, left, right, outer_stride, A, PLANAR, ROWS, COLUMNS)
+    mean = total * share
+    cancelled = total * mean
+    square -= cancelled
+    doubtful = there & ((cancelled <= 16 * square) == 0)
+    if tl.max(tl.max(doubtful.to(tl.int32), 1), 0) > 0:
+        near = origin + mean
+        total, square = _sums(x, scale, near, begin, end, left, right, outer_stride, A, PLANAR, ROWS, COLUMNS)
+        rest = total * share
+        square -= total * rest
+        mean = (near - origin) + rest
     tl.store(means + part * channels + channel, mean, there)
     tl.store(squares + part * channels + channel, square, there)
 
 
 @triton.jit
+def _elements(part, each, outer, terms):
+    """How many elements of a channel are in a part, in float64: none in those past the last."""
+    return tl.minimum(each, tl.maximum(outer - part * each, 0)).to(tl.float64) * terms
+
+
+@triton.jit
 def conclude(
     origins, means, squares, units, statistics, channels, parts, outer, each, terms, eps_high, eps_low,
-    A: tl.constexpr, COLUMNS: tl.constexpr,
+    A: tl.constexpr, PARTS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """From partial moments, of `each` rows with `terms` elements of a channel in each, to statistics."""
+    """From partial moments, of `each` rows with `terms` elements of a channel in each, to statistics.
+
+    Chan, Golub & LeVeque (1983), "Algorithms for computing the sample variance", for all parts at once.
+    """
     channel = (tl.program_id(0).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS))[None, :]
     there = channel < channels
+    which = tl.arange(0, PARTS).to(tl.int64)[:, None]
     # In float64, and rounded once: there is little to do for a channel.
     one = tl.full((1, 1), 1.0, tl.float64)
+    share = inverse(one * outer * terms)
+    mean = tl.zeros((1, COLUMNS), tl.float64)
+    for start in range(0, parts, PARTS):
+        part = start + which
+        m = tl.load(means + part * channels + channel, there & (part < parts), other=0.0).to(tl.float64)
+        mean += tl.sum(m * _elements(part, each, outer, terms), 0, keep_dims=True)
+    mean *= share
+    square = tl.zeros((1, COLUMNS), tl.float64)
+    for start in range(0, parts, PARTS):
+        part = start + which
+        at, mask = part * channels + channel, there & (part < parts)
+        apart = tl.load(means + at, mask, other=0.0).to(tl.float64) - mean
+        within = tl.load(squares + at, mask, other=0.0).to(tl.float64)
+        square += tl.sum(within + apart * apart * _elements(part, each, outer, terms), 0, keep_dims=True)
     unit = tl.load(units + channel, there, other=1.0).to(tl.float64)
     first = tl.load(origins + channel, there, other=0.0).to(tl.float64) * unit
-    count, mean, square = 0.0 * one, 0.0 * first, 0.0 * first
-    for part in range(parts):
-        at = part * channels + channel
-        share = one * tl.minimum(each, outer - part * each) * terms
-        m = tl.load(means + at, there, other=0.0).to(tl.float64) * unit
-        s = tl.load(squares + at, there, other=0.0).to(tl.float64) * unit * unit
-        count, mean, square = joined(count, mean, square, share, m, s)
-    var = square * inverse(count)
+    mean *= unit
+    var = square * share * unit * unit
     rstd = inverse_root(var + (one * eps_high + one * eps_low))
     tl.store(statistics + channel, rstd.to(A), there)
     total, lost = two_sum(first, mean)

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from normkit.kernels.triton import launch, row_norm_kernels
-from normkit.kernels.triton.device import on
+from normkit.kernels.triton.device import current_stream, is_current, on
 
 __all__ = ["ACCUMULATE", "Bound", "Calls", "bind_add", "dense", "in_two", "kind"]
 
@@ -33,28 +33,55 @@ class Bound:
     __slots__ = ("_device", "_direct", "_grid", "_kernel", "_options", "_rest")
 
     def __init__(
-        self, kernel: Any, grid: tuple[int, ...], like: Tensor, *scalars: Any, warps: int, **constants: Any
+        self,
+        kernel: Any,
+        grid: tuple[int, ...],
+        like: Tensor,
+        *scalars: Any,
+        warps: int,
+        waiting: int = 0,
+        **constants: Any,
     ):
-        """`like`: a tensor on the device where the kernel is to run."""
+        """`like`: a tensor on the device where it is to run.
+
+        waiting: registers of a thread at most, where programs wait for each other, so that all of them run.
+        """
         self._kernel, self._device = kernel, like.device
         self._grid = (*grid, 1, 1)[:3]
         self._rest = (*scalars, *(constants[name] for name in kernel.arg_names if name in constants))
         self._options = {"num_warps": warps, "enable_fp_fusion": True}
-        self._direct: dict[int, Any] = {}
+        if waiting:
+            self._options |= {"launch_cooperative_grid": True, "maxnreg": waiting}
+        self._direct: dict[Any, tuple[Any, Any, Any]] = {}
 
     def __call__(self, *tensors: Tensor | None) -> None:
         """Launch it on the current stream of its device."""
-        unaligned = 0  # a bit for each: for an address that is a multiple of 16 Triton compiles on its own
-        for t in tensors:
-            unaligned = 2 * unaligned + (t is not None and t.data_ptr() & 15 != 0)
-        direct = self._direct.get(unaligned)
-        with on(self._device):
-            if direct is not None:
-                direct(*tensors, *self._rest)
-                return
-            compiled = self._kernel[self._grid](*tensors, *self._rest, **self._options)
+        addresses = [0 if t is None else t.data_ptr() for t in tensors]
+        bits = 0
+        for address in addresses:
+            bits |= address
+        # For an address that is a multiple of 16 Triton compiles on its own.
+        odd = tuple(address & 15 != 0 for address in addresses) if bits & 15 else None
+        direct = self._direct.get(odd)
+        if direct is None:
+            with on(self._device):
+                self._first(odd, tensors)
+        elif is_current(self._device):
+            self._again(direct, addresses)
+        else:
+            with on(self._device):
+                self._again(direct, addresses)
+
+    def _first(self, odd: Any, tensors: tuple[Tensor | None, ...]) -> None:
+        compiled = self._kernel[self._grid](*tensors, *self._rest, **self._options)
         if compiled is not None:  # Triton's interpreter compiles nothing
-            self._direct[unaligned] = compiled[self._grid]
+            self._direct[odd] = (compiled.run, compiled.function, compiled.packed_metadata)
+
+    def _again(self, direct: tuple[Any, Any, Any], addresses: list[int]) -> None:
+        """What Triton does, without asking the driver about every tensor."""
+        run, function, metadata = direct
+        stream = current_stream(self._device)
+        run(*self._grid, stream, function, metadata, None, None, None, *addresses, *self._rest)
 
 
 class Calls(dict[Any, T]):
@@ -88,6 +115,6 @@ def bind_add(like: Tensor, dtype: torch.dtype, count: int, n: int) -> Bound:
     """What adds up `count` partial sums of n: of (weight's, their sum, bias's, their sum)."""
     how = launch.PARTS
     return Bound(
-        row_norm_kernels.add_parts, (triton.cdiv(n, how.columns),), like, count, n,
+        row_norm_kernels.add_parts, (triton.cdiv(n, how.columns), 2), like, count, n,
         warps=how.warps, A=ACCUMULATE[dtype], PARTS=how.rows, COLUMNS=how.columns,
     )  # fmt: skip

@@ -15,9 +15,18 @@ _NOWHERE: AbstractContextManager[Any] = nullcontext()
 
 def on(device: torch.device) -> AbstractContextManager[Any]:
     """Launches within go to this device. Changing it takes microseconds, and is seldom necessary."""
-    if device.type != "cuda" or device.index == torch.cuda.current_device():
-        return _NOWHERE
-    return torch.cuda.device(device)
+    return _NOWHERE if is_current(device) else torch.cuda.device(device)
+
+
+def is_current(device: torch.device) -> bool:
+    """Whether launches go to this device as it is."""
+    # Where there is a tensor on a GPU, PyTorch's own question need not first ask whether it is ready.
+    return device.type != "cuda" or device.index == torch._C._cuda_getDevice()
+
+
+def current_stream(device: torch.device) -> int:
+    """The stream's address there."""
+    return torch._C._cuda_getCurrentRawStream(device.index) if device.type == "cuda" else 0
 
 
 @functools.lru_cache
@@ -28,4 +37,6 @@ def chip_of(device: torch.device) -> Chip:
     found = torch.cuda.get_device_properties(device)
     # On CUDA gcnArchName is the GPU's name.
     architecture = found.gcnArchName.split(":")[0] if torch.version.hip else f"sm_{found.major}{found.minor}"
-    return Chip(found.warp_size, found.L2_cache_size, architecture)
+    # A launch whose programs are sure to run together is CUDA's to give.
+    processors = 0 if torch.version.hip else found.multi_processor_count
+    return Chip(found.warp_size, processors, architecture)

@@ -14,22 +14,25 @@ from normkit.kernels.triton.tuned import TUNED
 __all__ = [
     "BACKWARD",
     "FORWARD",
+    "MOMENTS",
     "PARTS",
     "PER_CHANNEL",
     "Chip",
     "Launch",
     "channels",
-    "mixed",
+    "most_slabs",
     "neighbours",
+    "reads_ahead",
+    "registers",
     "row_backward",
     "row_forward",
     "row_slab",
-    "row_tile",
+    "rows_ahead",
     "rows_each",
     "rows_of_a_part",
-    "rows_together",
-    "turns",
-    "wide_rows_each",
+    "stages",
+    "waiting_groups",
+    "wide_parts",
 ]
 
 
@@ -38,12 +41,12 @@ class Chip:
     """What of a GPU a launch depends on.
 
     warp: threads of a warp (32) or wavefront (64).
-    l2_bytes: of its last cache.
+    processors: multiprocessors; 0 where programs can't be made to run all at the same time.
     architecture: as its maker calls it, "sm_90" or "gfx942".
     """
 
     warp: int = 32
-    l2_bytes: int = 32 << 20
+    processors: int = 0
     architecture: str = ""
 
 
@@ -62,23 +65,22 @@ class Launch:
 
 @dataclass(frozen=True)
 class Budget:
-    """Bytes, in the accumulation dtype, of one operand of a program of a pass.
+    """Bytes, in the accumulation dtype, of one operand of a pass.
 
     held: of a row of float32 that stays in registers, of which a processor has 256 KB; half of it in
         float64, whose arithmetic takes more of them.
-    together: of several rows; with less, too few loads are on their way to hide memory's latency.
+    thread: of a thread. More of them, and fewer threads wait for each other in a sum; fewer, and more are
+        there to wait for memory.
     """
 
     name: str
     held: int
-    together: int = 16 << 10
+    thread: int
 
 
-FORWARD = Budget("forward", held=64 << 10)
-BACKWARD = Budget("backward", held=32 << 10)  # x, grad_y and two sums at once
-SLAB = 16 << 10  # bytes of a part of a wider row, in the accumulation dtype
+FORWARD = Budget("forward", held=128 << 10, thread=128)
+BACKWARD = Budget("backward", held=32 << 10, thread=64)  # x, grad_y and two sums at once
 MOST_ROWS = 64
-BYTES_A_THREAD = 64
 MOST_THREADS = 1024
 
 
@@ -99,8 +101,9 @@ def _rows(n: int, size: int, chip: Chip, budget: Budget) -> Launch | None:
     measured = TUNED.get((chip.architecture, budget.name, size, columns))
     if measured is not None:
         return Launch(measured[0], columns, measured[1])
-    rows = max(1, min(MOST_ROWS, budget.together // (columns * size)))
-    return Launch(rows, columns, _warps(rows * columns * size, chip))
+    # Programs of one warp, whose threads need not wait for each other, where that holds a row.
+    rows = max(1, min(MOST_ROWS, budget.thread * chip.warp // (columns * size)))
+    return Launch(rows, columns, _warps(columns * size, budget.thread, chip))
 
 
 def neighbours(how: Launch, chip: Chip) -> list[Launch]:
@@ -113,89 +116,120 @@ def neighbours(how: Launch, chip: Chip) -> list[Launch]:
     return [h for h in found if h.rows and h.warps and h.warps * chip.warp <= MOST_THREADS and h != how]
 
 
-def row_slab(size: int, chip: Chip) -> Launch:
+# Bytes of a wider row's part, of the data, by pass: backward two gradients' sums stay in registers besides.
+SLAB = {"forward": 8 << 10, "backward": 4 << 10}
+SLAB_THREADS = 128
+LEAD = 2  # rows that are measured before the first is finished
+
+
+def row_slab(which: str, itemsize: int, chip: Chip) -> Launch:
     """A part of a row that is too wide for one program."""
-    return Launch(1, SLAB // size, _warps(SLAB, chip))
-
-
-TILE_ROWS = 8
-
-
-def row_tile(size: int, chip: Chip) -> Launch:
-    """A part of several such rows: a weight's gradient is a sum over rows. Its programs take slabs too."""
-    # Twice the threads: two such parts, and as many sums, have to stay in registers.
-    return Launch(TILE_ROWS, SLAB // size // TILE_ROWS, _warps(2 * SLAB, chip))
+    return Launch(1, SLAB[which] // itemsize, SLAB_THREADS // chip.warp)
 
 
 def _power_of_two(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
-def _warps(size: int, chip: Chip) -> int:
-    threads = max(chip.warp, min(MOST_THREADS, size // BYTES_A_THREAD))
+def _warps(size: int, thread: int, chip: Chip) -> int:
+    threads = max(chip.warp, min(MOST_THREADS, size // thread))
     return threads // chip.warp
 
 
-# Programs of a backward pass at most: enough to fill every chip, few enough for their partial sums to
-# be little traffic. Not the chip's own number: bits would then differ from one to the next.
-MOST_PARTS = 512
+# Partial sums of a weight's gradient: enough warps to fill every chip, once; of several rows, to be little
+# traffic, unless there are few. Not by the chip's own number: bits would then differ from one to the next.
+MOST_WARPS = 2048
+ROWS_OF_A_PART = 16
+FEW_PARTS = 128
 
 
 def rows_each(rows: int, how: Launch, summed: bool) -> int:
     """Rows of one program of a backward pass."""
     if not summed:
         return how.rows
-    return -(-rows // (MOST_PARTS * how.rows)) * how.rows
+    parts = min(MOST_WARPS // how.warps, max(FEW_PARTS, rows // ROWS_OF_A_PART))
+    return -(-rows // (parts * how.rows)) * how.rows
 
 
-# Rows of one partial sum where rows are wide. With more of them partial sums are less traffic, but what
-# they are of has to stay in the last cache: two tensors of so many bytes.
-MOST_WIDE_ROWS = 64
-PART = 8 << 20
+STAGED = 96 << 10  # bytes of a program's data on its way: every CUDA chip has room for them
 
 
-def wide_rows_each(n: int, itemsize: int) -> int:
-    """Rows of n elements of `itemsize` bytes in one partial sum, a multiple of a tile's."""
-    fit = PART // (n * itemsize * TILE_ROWS) * TILE_ROWS
-    return min(MOST_WIDE_ROWS, max(TILE_ROWS, fit))
+def stages(how: Launch, itemsize: int, chip: Chip) -> int:
+    """How many steps of a backward pass are on their way or at work at a time, of x and grad_y.
 
-
-def rows_together(row_bytes: int, each: int, chip: Chip) -> int:
-    """How many rows are read, and then again while the next ones are: a third of the last cache, by `each`.
-
-    row_bytes: of all tensors of which a row is read.
+    Elements of four bytes keep memory busy as it is.
     """
-    return max(1, chip.l2_bytes // 3 // (row_bytes * each)) * each
+    fit = 3 * 2 * how.rows * how.columns * itemsize <= STAGED
+    return 3 if chip.processors and itemsize < 4 and fit else 1
 
 
-def turns(rows: int, together: int) -> list[tuple[int, int, int]]:
-    """(first, middle, last) of each launch: it finishes rows [first, middle) and measures [middle, last)."""
-    ends = [0, *(min(end, rows) for end in range(0, rows + 2 * together, together))]
-    return [turn for turn in zip(ends, ends[1:], ends[2:], strict=False) if turn[0] < turn[2]]
+ALONE = 16  # warps of a program that has a processor to itself, with so many bytes in each thread
 
 
-def mixed(finishing: int, measuring: int) -> tuple[int, int]:
-    """How many programs do both kinds of task, and how many that measure follow one that finishes."""
-    finishing = max(1, finishing)
-    bunch = -(-measuring // finishing)
-    return finishing * (bunch + 1), bunch
+def reads_ahead(how: Launch, centred: bool, itemsize: int, chip: Chip) -> bool:
+    """Whether the programs of a forward pass take several rows, and read one while they finish another.
+
+    Where no other program of the processor keeps memory busy meanwhile, two sums take their time, and what is
+    read leaves registers to work with.
+    """
+    return chip.processors > 0 and centred and how.warps == ALONE and itemsize < 4
 
 
-def channels(outer: int, inner: int, size: int, chip: Chip) -> Launch:
+def rows_ahead(rows: int, how: Launch, chip: Chip) -> int:
+    """Rows of each of these programs."""
+    return -(-rows // (chip.processors * how.rows)) * how.rows
+
+
+WAITING = 512  # programs of a pass over wide rows where there is a sum to be taken: one choice for all chips
+
+
+def most_slabs(slabs: int) -> int:
+    """A power of two for so many slabs, and not less than there are threads."""
+    return max(SLAB_THREADS, _power_of_two(slabs))
+
+
+def registers(itemsize: int) -> int:
+    """That a thread of these programs takes at the most: of 64 thousand of a processor."""
+    return 128 if itemsize < 8 else 255
+
+
+def waiting_groups(rows: int, slabs: int, itemsize: int, chip: Chip) -> int:
+    """How many groups of programs, `slabs` in each, can share rows and wait for each other; none if 0."""
+    at_a_time = (64 << 10) // ((registers(itemsize) + 1) // 2 * 2 * SLAB_THREADS)
+    return min(rows, at_a_time * chip.processors // slabs)
+
+
+def wide_parts(rows: int, slabs: int) -> int:
+    """Partial sums of a weight's gradient over rows in `slabs` parts."""
+    return max(1, min(rows, WAITING // slabs))
+
+
+# Bytes, in float32, of a tile of BatchNorm's data. With the channels last a thread has statistics of several
+# of them besides: the tile is smaller, and more so of half as wide elements where there are few channels.
+PLANES, POSITIONS, FEW_POSITIONS, FEW_CHANNELS = 16 << 10, 8 << 10, 4 << 10, 256
+TILE_THREAD = 64
+CHANNEL_WARPS = {True: 4096, False: 2048}  # of a pass that sums over the rows, by whether it is planar
+
+
+def channels(outer: int, inner: int, planar: bool, itemsize: int, chip: Chip) -> Launch:
     """A BatchNorm's matrix of `outer` rows, `inner` wide: planes, or the channels of a position."""
-    together = BACKWARD.together * 4 // size // size
+    size = max(4, itemsize)
+    tile = FEW_POSITIONS if itemsize < 4 and inner <= FEW_CHANNELS else POSITIONS
+    together = (PLANES if planar or size == 8 else tile) * 4 // size // size
     columns = min(_power_of_two(inner), 1024)
     rows = min(_power_of_two(outer), max(1, together // columns))
     # Two warps at least: for one alone a compute unit's compiler runs out of scalar registers.
-    return Launch(rows, columns, max(2, _warps(rows * columns * size, chip)))
+    return Launch(rows, columns, max(2, _warps(rows * columns * size, TILE_THREAD, chip)))
 
 
-def rows_of_a_part(outer: int, tiles: int, how: Launch) -> int:
+def rows_of_a_part(outer: int, tiles: int, planar: bool, how: Launch) -> int:
     """Rows of one partial sum, where `tiles` programs share each row's columns or planes."""
-    parts = max(1, 2 * MOST_PARTS // tiles)
+    parts = max(1, CHANNEL_WARPS[planar] // how.warps // tiles)
     return -(-outer // (parts * how.rows)) * how.rows
 
 
 PER_CHANNEL = Launch(rows=1, columns=128, warps=4)
-# How partial sums are added up.
-PARTS = Launch(rows=16, columns=64, warps=4)
+# How partial sums are added up, and partial moments in float64: many at once, for there is little else to
+# hide memory's latency behind.
+PARTS = Launch(rows=128, columns=32, warps=8)
+MOMENTS = Launch(rows=128, columns=8, warps=4)

@@ -63,13 +63,13 @@ def row_norm_fwd(
 class _Forward:
     """A forward pass of a kind.
 
-    launches: of (input, output, weight, bias, statistics, parts). statistics, parts: their shapes, that
-    of parts where rows are wide. dtype: of both.
+    launches: of (input, output, weight, bias, statistics), and words where rows are wide. statistics, words:
+    their shapes. dtype: of the statistics.
     """
 
     launches: tuple[Bound, ...]
     statistics: tuple[int, int]
-    parts: tuple[int, int, int] | None
+    words: tuple[int, int, int] | None
     dtype: torch.dtype
 
 
@@ -104,11 +104,19 @@ def _forward(
         make = torch.empty if call.launches else torch.zeros
         statistics = make(call.statistics, dtype=call.dtype, device=input.device)
     tensors: tuple[Tensor | None, ...] = (input, output, weight, bias, statistics)
-    if call.parts is not None:
-        tensors += (torch.empty(call.parts, dtype=call.dtype, device=input.device),)
+    if call.words is not None:
+        tensors += (_words(call.words, call.dtype, input.device),)
     for launched in call.launches:
         launched(*tensors)
     return output, statistics
+
+
+def _words(shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Room for numbers that programs tell each other, none of which is there yet."""
+    return torch.full(shape, -1, dtype=_BITS[dtype], device=device)
+
+
+_BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
 
 
 def _plan_forward(
@@ -122,39 +130,50 @@ def _plan_forward(
     chip = chip_of(x.device)
     stride = _row_stride(x, trailing)
     scalars = (*in_two(eps), *in_two(gain_offset))
-    recipe = {"A": ACCUMULATE[dtype], "CENTRED": centred, "OUTSIDE": outside}
+    recipe = {"A": ACCUMULATE[dtype], "CENTRED": centred, "OUTSIDE": outside, "OFFSET": gain_offset != 0}
     how = launch.row_forward(n, dtype.itemsize, chip)
     if how is not None:
+        ahead = launch.reads_ahead(how, centred, x.itemsize, chip)
+        each = launch.rows_ahead(rows, how, chip) if ahead else how.rows
         held = Bound(
-            row_norm_kernels.forward, (triton.cdiv(rows, how.rows),), x, rows, n, stride, *scalars,
-            warps=how.warps, ROWS=how.rows, COLUMNS=how.columns, **recipe,
+            row_norm_kernels.forward, (triton.cdiv(rows, each),), x, rows, n, stride, *scalars, each,
+            warps=how.warps, FULL=n == how.columns, ROWS=how.rows, COLUMNS=how.columns, AHEAD=ahead,
+            **recipe,
         )  # fmt: skip
         return _Forward((held,), shape, None, dtype)
-    how = launch.row_slab(dtype.itemsize, chip)
+    how = launch.row_slab("forward", x.itemsize, chip)
     slabs = triton.cdiv(n, how.columns)
+    groups, most = launch.waiting_groups(rows, slabs, x.itemsize, chip), launch.registers(x.itemsize)
     wide = tuple(
         Bound(
-            wide_row_kernels.forward, (2 * slabs * max(middle - first, last - middle),), x,
-            rows, n, slabs, stride, *scalars, first, middle, last,
-            warps=how.warps, COLUMNS=how.columns, SLABS=triton.next_power_of_2(slabs), **recipe,
+            wide_row_kernels.forward, (slabs * (groups or rows),), x, rows, n, slabs, groups or rows, stride,
+            *scalars, warps=how.warps, waiting=most if groups else 0, FULL=n % how.columns == 0,
+            COLUMNS=how.columns,
+            SLABS=launch.most_slabs(slabs), MEASURE=measure, FINISH=finish,
+            LEAD=launch.LEAD, **recipe,
         )
-        for first, middle, last in launch.turns(rows, launch.rows_together(n * x.itemsize, 1, chip))
+        for measure, finish in _steps(groups > 0)
     )  # fmt: skip
     return _Forward(wide, shape, (rows, 4, slabs), dtype)
+
+
+def _steps(waiting: bool) -> tuple[tuple[bool, bool], ...]:
+    """(whether it measures, whether it finishes) of each launch over wide rows."""
+    return ((True, True),) if waiting else ((True, False), (False, True))
 
 
 @dataclass(frozen=True, slots=True)
 class _Backward:
     """A backward pass of a kind.
 
-    launches: of (grad_output, input, statistics, weight, grad_input, sums of weight's and bias's gradient,
-    parts). sums: how many partial sums there are; one is the gradient. add: adds them up. parts: as above.
+    launches: of (grad_output, input, statistics, weight, grad_input, weight's sums, bias's sums), and words
+    as above. sums: how many partial sums there are; one is the gradient. add: adds them up.
     """
 
     launches: tuple[Bound, ...]
     sums: int
     add: Bound | None
-    parts: tuple[int, int, int] | None
+    words: tuple[int, int, int] | None
 
 
 _backwards: Calls[_Backward] = Calls()
@@ -194,8 +213,8 @@ def row_norm_bwd(
             p if p is None else statistics.new_empty(call.sums, p.numel()) for p in (gain, shift)
         )
     tensors: tuple[Tensor | None, ...] = (grad_output, input, statistics, weight, grad_x, gains, shifts)
-    if call.parts is not None:
-        tensors += (statistics.new_empty(call.parts),)
+    if call.words is not None:
+        tensors += (_words(call.words, statistics.dtype, input.device),)
     for launched in call.launches:
         launched(*tensors)
     if call.add is not None:
@@ -247,39 +266,41 @@ def _plan_backward(
         return _Backward((), 0, None, None)
     dtype, chip, summed = accumulation_dtype(x.dtype), chip_of(x.device), weight_grad or bias_grad
     strides = (_row_stride(g, trailing), _row_stride(x, trailing))
-    recipe = {"A": ACCUMULATE[dtype], "CENTRED": centred, "OUTSIDE": outside}
+    recipe = {"A": ACCUMULATE[dtype], "CENTRED": centred, "OUTSIDE": outside, "OFFSET": gain_offset != 0}
     how = launch.row_backward(n, dtype.itemsize, chip)
-    parts = None
     if how is not None:
         each = launch.rows_each(rows, how, summed)
-        launches: tuple[Bound, ...] = (
-            Bound(
-                row_norm_kernels.backward, (triton.cdiv(rows, each),), x,
-                rows, n, *strides, *in_two(gain_offset), each,
-                warps=how.warps, ROWS=how.rows, COLUMNS=how.columns, **recipe,
-            ),
+        count = triton.cdiv(rows, each) if summed else 1
+        held = Bound(
+            row_norm_kernels.backward, (triton.cdiv(rows, each),), x,
+            rows, n, *strides, *in_two(gain_offset), each,
+            warps=how.warps, FULL=n == how.columns, ROWS=how.rows, COLUMNS=how.columns,
+            STAGES=launch.stages(how, x.itemsize, chip), **recipe,
         )  # fmt: skip
-    else:
-        each = launch.wide_rows_each(n, x.itemsize)
-        slab, tile = (choose(dtype.itemsize, chip) for choose in (launch.row_slab, launch.row_tile))
-        slabs, tiles = triton.cdiv(n, slab.columns), triton.cdiv(n, tile.columns)
-        parts = (rows, 2, slabs)
-        turns = [(0, rows, rows)]  # without the input's gradient there is nothing to measure
-        if input_grad:
-            turns = launch.turns(rows, launch.rows_together(2 * n * x.itemsize, each, chip))
-        launches = tuple(
-            Bound(
-                wide_row_kernels.backward, (programs,), x,
-                rows, n, slabs, *strides, *in_two(gain_offset), first, middle, last, each, bunch,
-                warps=tile.warps, COLUMNS=slab.columns, SLABS=triton.next_power_of_2(slabs),
-                ROWS=tile.rows, WIDTH=tile.columns, **recipe,
-            )
-            for first, middle, last in turns
-            for finishing in [triton.cdiv(middle - first, each) * tiles]
-            for programs, bunch in [launch.mixed(finishing, (last - middle) * slabs)]
-        )  # fmt: skip
-    count = triton.cdiv(rows, each) if summed else 1
-    return _Backward(launches, count, bind_add(x, dtype, count, n) if count > 1 else None, parts)
+        return _Backward((held,), count, _adding(x, dtype, count, n), None)
+    how = launch.row_slab("backward", x.itemsize, chip)
+    slabs = triton.cdiv(n, how.columns)
+    groups, most = launch.waiting_groups(rows, slabs, x.itemsize, chip), launch.registers(x.itemsize)
+    parts = launch.wide_parts(rows, slabs) if summed else (groups or rows)
+    groups = min(groups, parts)
+    steps = _steps(groups > 0) if input_grad else ((False, True),)  # else there is nothing to measure
+    wide = tuple(
+        Bound(
+            wide_row_kernels.backward, (slabs * (groups or parts),), x,
+            rows, n, slabs, groups or parts, parts, *strides, *in_two(gain_offset),
+            warps=how.warps, waiting=most if measure and finish else 0, FULL=n % how.columns == 0,
+            COLUMNS=how.columns,
+            SLABS=launch.most_slabs(slabs), MEASURE=measure, FINISH=finish,
+            LEAD=launch.LEAD, **recipe,
+        )
+        for measure, finish in steps
+    )  # fmt: skip
+    count = parts if summed else 1
+    return _Backward(wide, count, _adding(x, dtype, count, n), (rows, 2, slabs))
+
+
+def _adding(x: Tensor, dtype: torch.dtype, count: int, n: int) -> Bound | None:
+    return bind_add(x, dtype, count, n) if count > 1 else None
 
 
 def _size(x: Tensor, trailing: int) -> tuple[int, int]:

@@ -10,22 +10,72 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from normkit.kernels.triton.arithmetic import inverse, inverse_root, scale_for, store_rounded, two_sum
+from normkit.kernels.triton.arithmetic import (
+    by_fours,
+    inverse,
+    inverse_root,
+    rounded,
+    scale_for,
+    store_rounded,
+    sum_both,
+    two_sum,
+)
 
 
 @triton.jit
-def moments(x, shift, mask, share, CENTRED: tl.constexpr):
-    """Distances from the mean, the mean less `shift`, and the sum of squares of the former, of each row.
+def _only(d, inside, FULL: tl.constexpr):
+    """What there is of a row, and zeros; all of it where FULL."""
+    if FULL:
+        return d
+    else:
+        return tl.where(inside, d, 0.0)
 
-    share: 1 / the number of elements.
+
+@triton.jit
+def moments(v, inside, share, CENTRED: tl.constexpr, FULL: tl.constexpr):
+    """Of each row: a number near its mean, distances from that, the mean less it, and squared distances' sum.
+
+    inside: which of the columns there are; all where FULL. share: 1 / their number.
     """
     if CENTRED:
-        d = tl.where(mask, x - shift, 0.0)
-        mean = tl.sum(d, 1, keep_dims=True) * share
-        d = tl.where(mask, d - mean, 0.0)
+        shift = rounded(tl.sum(v, 1, keep_dims=True) * share, share > 0)
+        d = _only(v - shift, inside, FULL)
+        # What is chosen is not fused with a sum over threads, of which each would get another rounding.
+        total, squares = sum_both(by_fours(d), by_fours(_only(d * d, inside, FULL)), 1, KEEP=True)
+        excess = total * share
+        return shift, d, excess, squares - total * excess
     else:
-        d, mean = x, shift
-    return d, mean, tl.sum(d * d, 1, keep_dims=True)
+        squares = tl.sum(by_fours(_only(v * v, inside, FULL)), 1, keep_dims=True)
+        return tl.zeros_like(squares), v, tl.zeros_like(squares), squares
+
+
+@triton.jit
+def suspect(excess, squares, n, beside, CENTRED: tl.constexpr):
+    """Whether `moments` may be wrong: out of range, or of a sum that cancelled. Not a number is."""
+    if squares.dtype == tl.float32:
+        good = (squares < 1e30) & ((squares > 1e-20) | (beside > 1e-30))
+    else:
+        good = (squares < 1e300) & ((squares > 1e-200) | (beside > 1e-250))
+    if CENTRED:
+        good = good & (excess * excess * n <= 1e-3 * squares)
+    return good == 0
+
+
+@triton.jit
+def careful_moments(v, inside, share, beside, CENTRED: tl.constexpr, FULL: tl.constexpr):
+    """The same of any row, of data that is scaled; scale and its inverse first."""
+    scale, back = scale_for(tl.max(tl.abs(v), 1, keep_dims=True), beside)
+    v *= scale
+    shift = 0.0 * scale
+    excess = shift
+    if CENTRED:  # what is summed relative to about the mean does not cancel
+        shift = rounded(tl.sum(v, 1, keep_dims=True) * share, share > 0)
+        v = _only(v - shift, inside, FULL)
+        excess = tl.sum(v, 1, keep_dims=True) * share
+        d = _only(v - excess, inside, FULL)
+        return scale, back, shift, v, excess, tl.sum(d * d, 1, keep_dims=True)
+    else:
+        return scale, back, shift, v, excess, tl.sum(v * v, 1, keep_dims=True)
 
 
 @triton.jit
@@ -62,46 +112,113 @@ def keep_statistics(
 
 
 @triton.jit
-def affine(x_hat, gain, bias, col, mask, offset, A: tl.constexpr):
+def parameter(p, col, inside, A: tl.constexpr, FULL: tl.constexpr):
+    """A weight or a bias of some columns, all of which there are where FULL."""
+    if FULL:
+        return tl.load(p + col).to(A)
+    else:
+        return tl.load(p + col, inside, other=0.0).to(A)
+
+
+@triton.jit
+def gain_of(gain, col, inside, offset, A: tl.constexpr, OFFSET: tl.constexpr, FULL: tl.constexpr):
+    """What some columns are multiplied with: offset + gain."""
+    g = parameter(gain, col, inside, A, FULL)
+    if OFFSET:
+        g += offset
+    return g
+
+
+@triton.jit
+def affine(x_hat, gain, bias, col, inside, offset, A: tl.constexpr, OFFSET: tl.constexpr, FULL: tl.constexpr):
     """x_hat * (offset + gain) + bias."""
     y = x_hat
     if gain is not None:
-        y = y * (tl.load(gain + col, mask, other=0.0).to(A) + offset)
+        y = y * gain_of(gain, col, inside, offset, A, OFFSET, FULL)
     if bias is not None:
-        y = y + tl.load(bias + col, mask, other=0.0).to(A)
+        y = y + parameter(bias, col, inside, A, FULL)
     return y
 
 
 @triton.jit
-def forward(
-    x, y, gain, bias, statistics, rows, n, x_stride, eps_high, eps_low, offset_high, offset_low,
-    A: tl.constexpr, CENTRED: tl.constexpr, OUTSIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+def _finish(
+    v, x, y, gain, bias, statistics, row, end, col, inside, rows, n, x_stride, eps, offset,
+    A: tl.constexpr, CENTRED: tl.constexpr, OUTSIDE: tl.constexpr, OFFSET: tl.constexpr, FULL: tl.constexpr,
+    ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Rows of n, y = x_hat * (offset + gain) + bias, dense in y; statistics where they are kept."""
-    row = (tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS))[:, None]
-    col = tl.arange(0, COLUMNS)[None, :]
-    mask = (row < rows) & (col < n)
-    one = tl.full((1, 1), 1.0, A)
-    offset = one * offset_high + one * offset_low
-    eps = one * eps_high + one * eps_low
-    share = inverse(one * n)
-    v = tl.load(x + row * x_stride + col, mask, other=0.0).to(A)
-    scale, back = scale_for(tl.max(tl.abs(v), 1, keep_dims=True), eps * eps if OUTSIDE else eps)
-    v *= scale
-    shift = 0.0 * scale
-    if CENTRED:  # what is summed relative to about the mean does not cancel
-        shift = tl.sum(v * share, 1, keep_dims=True)
-    d, mean, squares = moments(v, shift, mask, share, CENTRED)
+    """Y and statistics of the rows before `end`, which are v."""
+    mask = (row < end) if FULL else (row < end) & inside
+    beside = eps * eps if OUTSIDE else eps
+    share = inverse(0.0 * eps + n)
+    shift, d, excess, squares = moments(v, inside, share, CENTRED, FULL)
+    scale = tl.full((ROWS, 1), 1.0, A)
+    back = scale
+    bad = suspect(excess, squares, n, beside, CENTRED)
+    if tl.max(tl.max(bad.to(tl.int32), 1), 0) > 0:
+        # Read again: what stays of it in registers meanwhile costs those who never come here.
+        v = tl.load(x + row * x_stride + col, mask, other=0.0).to(A)
+        its_scale, its_back, its_shift, its_d, its_excess, its_squares = careful_moments(
+            v, inside, share, beside, CENTRED, FULL
+        )
+        if ROWS == 1:
+            scale, back, shift, d = its_scale, its_back, its_shift, its_d
+            excess, squares = its_excess, its_squares
+        else:  # rows that were right stay as they are: their bits must not depend on the rows beside them
+            scale, back = tl.where(bad, its_scale, scale), tl.where(bad, its_back, back)
+            shift, d = tl.where(bad, its_shift, shift), tl.where(bad, its_d, d)
+            excess, squares = tl.where(bad, its_excess, excess), tl.where(bad, its_squares, squares)
     scaled_rstd, rstd, slope = rstd_and_slope(squares * share, scale, eps, OUTSIDE)
-    store_rounded(y + row * n + col, affine(d * scaled_rstd, gain, bias, col, col < n, offset, A), mask)
+    x_hat = d * scaled_rstd
+    if CENTRED:
+        x_hat -= excess * scaled_rstd
+    result = affine(x_hat, gain, bias, col, inside, offset, A, OFFSET, FULL)
+    store_rounded(y + row * n + col, result, mask)
     if statistics is not None:
-        keep_statistics(statistics, row, rows, row < rows, back, shift, mean, rstd, slope, CENTRED, OUTSIDE)
+        keep_statistics(statistics, row, rows, row < end, back, shift, excess, rstd, slope, CENTRED, OUTSIDE)
 
 
 @triton.jit
-def saved(statistics, row, rows, CENTRED: tl.constexpr, OUTSIDE: tl.constexpr):
-    """rstd, mean, residual and slope of rows, as they were kept."""
-    there = row < rows
+def forward(
+    x, y, gain, bias, statistics, rows, n, x_stride, eps_high, eps_low, offset_high, offset_low, rows_each,
+    A: tl.constexpr, CENTRED: tl.constexpr, OUTSIDE: tl.constexpr, OFFSET: tl.constexpr, FULL: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, AHEAD: tl.constexpr,
+):  # fmt: skip
+    """Rows of n, y = x_hat * (offset + gain) + bias, dense in y; statistics where they are kept.
+
+    OFFSET: whether it is not zero. FULL: n is COLUMNS. AHEAD: whether a program takes several steps and reads
+    the next one's rows before it finishes one's.
+    """
+    begin = tl.program_id(0).to(tl.int64) * rows_each
+    end = tl.minimum(begin + rows_each, rows)
+    row = (begin + tl.arange(0, ROWS))[:, None]
+    col = tl.arange(0, COLUMNS)[None, :]
+    inside = col < n
+    one = tl.full((1, 1), 1.0, A)
+    offset = one * offset_high + one * offset_low
+    eps = one * eps_high + one * eps_low
+    v = tl.load(x + row * x_stride + col, (row < end) if FULL else (row < end) & inside, other=0.0)
+    if AHEAD:
+        for _ in range(begin, end, ROWS):
+            there = row + ROWS < end
+            following = tl.load(
+                x + (row + ROWS) * x_stride + col, there if FULL else there & inside, other=0.0
+            )  # fmt: skip
+            _finish(
+                v.to(A), x, y, gain, bias, statistics, row, end, col, inside, rows, n, x_stride, eps, offset,
+                A, CENTRED, OUTSIDE, OFFSET, FULL, ROWS,
+            )  # fmt: skip
+            v = following
+            row += ROWS
+    else:
+        _finish(
+            v.to(A), x, y, gain, bias, statistics, row, end, col, inside, rows, n, x_stride, eps, offset,
+            A, CENTRED, OUTSIDE, OFFSET, FULL, ROWS,
+        )  # fmt: skip
+
+
+@triton.jit
+def saved(statistics, row, rows, there, CENTRED: tl.constexpr, OUTSIDE: tl.constexpr):
+    """rstd, mean, residual and slope of rows, as they were kept; zeros of rows that are not there."""
     rstd = tl.load(statistics + row, there, other=0.0)
     mean, residual, slope = 0.0 * rstd, 0.0 * rstd, 1.0 + 0.0 * rstd
     if CENTRED:
@@ -115,57 +232,64 @@ def saved(statistics, row, rows, CENTRED: tl.constexpr, OUTSIDE: tl.constexpr):
 
 
 @triton.jit
-def normalized(x, mask, rstd, mean, residual, CENTRED: tl.constexpr):
-    """x_hat."""
+def normalized(x, inside, rstd, mean, residual, CENTRED: tl.constexpr, FULL: tl.constexpr):
+    """x_hat; zero in columns that are not there."""
     if CENTRED:
-        return tl.where(mask, ((x - mean) - residual) * rstd, 0.0)
-    return x * rstd
+        x_hat = (x - mean) * rstd - residual * rstd
+        if FULL:
+            return x_hat
+        else:
+            return tl.where(inside, x_hat, 0.0)
+    else:
+        return x * rstd
 
 
 @triton.jit
 def backward(
     grad_y, x, statistics, gain, grad_x, gain_parts, bias_parts, rows, n, grad_stride, x_stride,
     offset_high, offset_low, rows_each,
-    A: tl.constexpr, CENTRED: tl.constexpr, OUTSIDE: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    A: tl.constexpr, CENTRED: tl.constexpr, OUTSIDE: tl.constexpr, OFFSET: tl.constexpr, FULL: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """grad_x of rows that stay in registers, and the sums of gain's and bias's gradients over rows_each."""
     program = tl.program_id(0).to(tl.int64)
     col = tl.arange(0, COLUMNS)[None, :]
+    inside = col < n
     one = tl.full((1, 1), 1.0, A)
     offset = one * offset_high + one * offset_low
     share = inverse(one * n)
     gains = one
     if gain is not None:
-        gains = tl.load(gain + col, col < n, other=0.0).to(A) + offset
+        gains = gain_of(gain, col, inside, offset, A, OFFSET, FULL)
     gain_sum = tl.zeros((ROWS, COLUMNS), A)
     bias_sum = tl.zeros((ROWS, COLUMNS), A)
     begin = program * rows_each
     end = tl.minimum(begin + rows_each, rows)
-    for start in range(begin, end, ROWS):
+    for start in tl.range(begin, end, ROWS, num_stages=STAGES):
         row = (start + tl.arange(0, ROWS))[:, None]
-        mask = (row < end) & (col < n)
+        mask = (row < end) if FULL else (row < end) & inside
         v = tl.load(x + row * x_stride + col, mask, other=0.0).to(A)
         g = tl.load(grad_y + row * grad_stride + col, mask, other=0.0).to(A)
-        rstd, mean, residual, slope = saved(statistics, row, rows, CENTRED, OUTSIDE)
-        x_hat = normalized(v, mask, rstd, mean, residual, CENTRED)
+        rstd, mean, residual, slope = saved(statistics, row, rows, row < end, CENTRED, OUTSIDE)
+        x_hat = normalized(v, inside, rstd, mean, residual, CENTRED, FULL)
         if gain_parts is not None:
             gain_sum += g * x_hat
         if bias_parts is not None:
             bias_sum += g
         if grad_x is not None:
             gw = g * gains
-            pull = tl.sum(gw * x_hat, 1, keep_dims=True) * share * slope
-            d = gw - x_hat * pull
             if CENTRED:
-                d -= tl.sum(gw, 1, keep_dims=True) * share
+                product, total = sum_both(gw * x_hat, gw, 1, KEEP=True)
+                d = (gw - x_hat * (product * share * slope)) - total * share
+            else:
+                d = gw - x_hat * (tl.sum(gw * x_hat, 1, keep_dims=True) * share * slope)
             store_rounded(grad_x + row * n + col, d * rstd, mask)
     at = program * n + tl.arange(0, COLUMNS)
-    inside = tl.arange(0, COLUMNS) < n
+    there = tl.arange(0, COLUMNS) < n
     if gain_parts is not None:
-        store_rounded(gain_parts + at, tl.sum(gain_sum, 0), inside)
+        store_rounded(gain_parts + at, tl.sum(gain_sum, 0), there)
     if bias_parts is not None:
-        store_rounded(bias_parts + at, tl.sum(bias_sum, 0), inside)
+        store_rounded(bias_parts + at, tl.sum(bias_sum, 0), there)
 
 
 @triton.jit
@@ -173,11 +297,13 @@ def add_parts(
     gain_parts, gain_total, bias_parts, bias_total, count, n,
     A: tl.constexpr, PARTS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """The sums of `count` parts of n, in an order that count alone decides."""
-    if gain_parts is not None:
-        _add_parts(gain_parts, gain_total, count, n, A, PARTS, COLUMNS)
-    if bias_parts is not None:
-        _add_parts(bias_parts, bias_total, count, n, A, PARTS, COLUMNS)
+    """The sums of `count` parts of n, in an order that count alone decides. Half the programs take bias's."""
+    if tl.program_id(1) == 0:
+        if gain_parts is not None:
+            _add_parts(gain_parts, gain_total, count, n, A, PARTS, COLUMNS)
+    else:
+        if bias_parts is not None:
+            _add_parts(bias_parts, bias_total, count, n, A, PARTS, COLUMNS)
 
 
 @triton.jit

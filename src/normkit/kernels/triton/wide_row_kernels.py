@@ -1,9 +1,17 @@
-"""Row norms of rows too wide for one program's registers, in two steps: measure its parts, then finish.
+"""Row norms in Triton, of rows that the registers of one program can't hold: several programs share a row.
 
-Memory is read once all the same: a launch measures some rows and finishes those that the launch before
-measured, which are still in the last cache. A row's parts are slabs of COLUMNS; there are SLABS of them at
-most, a power of two. What is measured of a slab goes into `parts`, (rows, numbers, slabs). The formulas, and
-what A, CENTRED, OUTSIDE and `statistics` stand for, are `row_norm_kernels`'.
+Each takes the same COLUMNS of many rows, a slab of each. It measures its slab and tells the others through
+memory; when it knows what all have measured it reads the slab again, still in the processor's own cache,
+and finishes it. Meanwhile it has measured its slab of LEAD rows more, so that it seldom waits: memory is read
+once. Programs that wait for each other must all be running: where a launch can't have that, one measures
+(MEASURE) and a second one finishes (FINISH).
+
+What is measured goes into `words`, (rows, numbers, slabs), by its bits, all of which are set in a word
+that is still to come: as a number that is none, which what is made of it can't be mistaken for. There are
+SLABS slabs at most, a power of two, and a program's threads at the least: a word is read by one of them, and
+its sum with others is what all know, so that all go on or wait together. A `group` of programs shares a row,
+of which there are `groups`. The formulas, and what A, CENTRED, OUTSIDE, OFFSET and `statistics` stand for,
+are `row_norm_kernels`'.
 """
 
 from __future__ import annotations
@@ -11,216 +19,299 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from normkit.kernels.triton.arithmetic import inverse, scale_for, store_rounded, two_sum
+from normkit.kernels.triton.arithmetic import (
+    inverse,
+    most_and_sum,
+    rounded,
+    scale_for,
+    store_rounded,
+    sum_both,
+    two_sum,
+)
 from normkit.kernels.triton.row_norm_kernels import (
     affine,
+    gain_of,
     keep_statistics,
-    moments,
     normalized,
     rstd_and_slope,
     saved,
 )
 
-# Which rows a launch works on changes from one to the next; Triton need not compile for their divisors.
-ROWS_OF_A_LAUNCH = ["first", "middle", "last"]
+
+@triton.jit
+def _columns(slab, n, COLUMNS: tl.constexpr, FULL: tl.constexpr):
+    """A slab's columns, and which of them there are: all where n is a multiple of COLUMNS."""
+    col = slab * COLUMNS + tl.arange(0, COLUMNS)
+    inside = tl.full((COLUMNS,), True, tl.int1)
+    if not FULL:
+        inside = col < n
+    return col, inside
 
 
 @triton.jit
-def _slab_of(n, slab, A: tl.constexpr, COLUMNS: tl.constexpr):
-    """A slab's columns, which of them there are, and 1 / their number."""
-    col = slab * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-    return col, col < n, inverse(tl.full((1, 1), 1.0, A) * tl.minimum(n - slab * COLUMNS, COLUMNS))
+def _tell(to, v):
+    """Store a number for other programs, not as a word that is still to come: of NaNs there are many."""
+    v = tl.where(v == v, v, float("nan"))
+    tl.store(to, v.to(to.dtype.element_ty, bitcast=True))
 
 
 @triton.jit
-def _measure(
-    x, parts, row, slab, n, slabs, beside, A: tl.constexpr, CENTRED: tl.constexpr, COLUMNS: tl.constexpr
-):
-    """Largest element, mean in two numbers, and squared distances from it in the slab's own scale."""
-    col, mask, share = _slab_of(n, slab, A, COLUMNS)
-    v = tl.load(x + col, mask, other=0.0).to(A)
-    most = tl.max(tl.abs(v), 1, keep_dims=True)
-    scale, back = scale_for(most, beside)
-    v *= scale
-    shift = 0.0 * most
-    if CENTRED:
-        shift = tl.sum(v * share, 1, keep_dims=True)
-    _, mean, squares = moments(v, shift, mask, share, CENTRED)
-    mean, lost = two_sum(shift, mean)
-    to = parts + row * 4 * slabs + slab + tl.zeros((1, 1), tl.int64)
-    tl.store(to, most)
-    tl.store(to + slabs, squares)
-    if CENTRED:
-        tl.store(to + 2 * slabs, mean * back)
-        tl.store(to + 3 * slabs, lost * back)
+def _heard(at, there, A: tl.constexpr):
+    """What others have told, or have not yet."""
+    return tl.load(at, there, other=0, volatile=True).to(A, bitcast=True)
 
 
 @triton.jit
-def _joined(
-    parts, row, n, slabs, beside,
-    A: tl.constexpr, CENTRED: tl.constexpr, COLUMNS: tl.constexpr, SLABS: tl.constexpr,
-):  # fmt: skip
-    """Scale and its inverse, origin, mean less that, and sum of squares, of a whole row."""
-    slab = tl.arange(0, SLABS)[None, :]
-    there = slab < slabs
-    parts += row * 4 * slabs + slab
-    most = tl.load(parts, there, other=0.0)
-    squares = tl.load(parts + slabs, there, other=0.0)
-    scale, back = scale_for(tl.max(most, 1, keep_dims=True), beside)
-    _, own = scale_for(most, beside)
-    squares = squares * (own * scale) * (own * scale)
-    origin = 0.0 * scale
-    mean = origin
-    if CENTRED:
-        means = tl.load(parts + 2 * slabs, there, other=0.0) * scale
-        lost = tl.load(parts + 3 * slabs, there, other=0.0) * scale
-        terms = tl.where(there, tl.minimum(n - slab * COLUMNS, COLUMNS), 0).to(A)
-        origin = tl.sum(tl.where(slab == 0, means, 0.0), 1, keep_dims=True)
-        apart = (means - origin) + lost
-        mean = tl.sum(apart * terms, 1, keep_dims=True) * inverse(n + 0.0 * scale)
-        squares += terms * (apart - mean) * (apart - mean)
-    return scale, back, origin, mean, tl.sum(squares, 1, keep_dims=True)
+def _wait(at, numbers, slabs, there):
+    """Until all slabs have told all numbers of a row."""
+    for number in range(numbers):
+        word = at + number * slabs
+        while tl.sum((tl.load(word, there, other=0, volatile=True) == -1).to(tl.int32), 0) > 0:
+            pass
 
 
-@triton.jit(do_not_specialize=ROWS_OF_A_LAUNCH)
-def forward(
-    x, y, gain, bias, statistics, parts, rows, n, slabs, x_stride, eps_high, eps_low, offset_high, offset_low,
-    first, middle, last,
-    A: tl.constexpr, CENTRED: tl.constexpr, OUTSIDE: tl.constexpr, COLUMNS: tl.constexpr, SLABS: tl.constexpr,
-):  # fmt: skip
-    """Finishes rows [first, middle), measured before, and measures [middle, last). Programs take turns."""
-    program = tl.program_id(0)  # divided as an int32: for an int64 a GPU calls a subroutine
-    slab = (program // 2 % slabs).to(tl.int64)
-    which = (program // 2 // slabs).to(tl.int64)
-    one = tl.full((1, 1), 1.0, A)
-    eps = one * eps_high + one * eps_low
-    beside = eps * eps if OUTSIDE else eps
-    if program % 2 == 1:
-        row = middle + which
-        if row < last:
-            _measure(x + row * x_stride, parts, row, slab, n, slabs, beside, A, CENTRED, COLUMNS)
+@triton.jit
+def _sound(squares, beside):
+    """Whether squares were summed in range."""
+    if squares.dtype == tl.float32:
+        return (squares < 1e30) & ((squares > 1e-20) | (beside > 1e-30))
     else:
-        row = first + which
-        if row < middle:
-            scale, back, origin, mean, squares = _joined(
-                parts, row, n, slabs, beside, A, CENTRED, COLUMNS, SLABS
-            )
-            var = squares * inverse(one * n)
-            scaled_rstd, rstd, slope = rstd_and_slope(var, scale, eps, OUTSIDE)
-            col, mask, _ = _slab_of(n, slab, A, COLUMNS)
-            v = tl.load(x + row * x_stride + col, mask, other=0.0).to(A) * scale
-            d = (v - origin) - mean if CENTRED else v
-            offset = one * offset_high + one * offset_low
-            result = affine(d * scaled_rstd, gain, bias, col, mask, offset, A)
-            store_rounded(y + row * n + col, result, mask)
-            if statistics is not None:
-                at = row + tl.zeros((1, 1), tl.int64)
-                once = slab + 0 * at == 0  # of all programs of the row one
-                keep_statistics(
-                    statistics, at, rows, once, back, origin, mean, rstd, slope, CENTRED, OUTSIDE
-                )  # fmt: skip
+        return (squares < 1e300) & ((squares > 1e-200) | (beside > 1e-250))
 
 
 @triton.jit
-def _weighted(g, gain, col, mask, offset, A: tl.constexpr):
-    """Gradients times the gain."""
+def _measure(v, words, row, inside, slab, slabs, terms, beside, A: tl.constexpr, CENTRED: tl.constexpr):
+    """The inverse of a slab's scale, squared distances from its mean in that scale, and mean in two numbers.
+
+    v: the slab, of `terms` elements.
+    """
+    v = v.to(A)
+    share = inverse(tl.full((), 1.0, A) * terms)
+    back = share * 0.0 + 1.0
+    shift, excess = share * 0.0, share * 0.0
+    if CENTRED:
+        shift = rounded(tl.sum(v, 0) * share, share > 0)
+        d = tl.where(inside, v - shift, 0.0)
+        total, squares = sum_both(d, d * d, 0)
+        excess = total * share
+        squares -= total * excess
+        good = _sound(squares, beside) & (excess * excess * terms <= 1e-3 * squares)
+    else:
+        squares = tl.sum(v * v, 0)
+        good = _sound(squares, beside)
+    if good == 0:
+        scale, back = scale_for(tl.max(tl.abs(v), 0), beside)
+        u = v * scale
+        if CENTRED:
+            shift = rounded(tl.sum(u, 0) * share, share > 0)
+            u = tl.where(inside, u - shift, 0.0)
+            excess = tl.sum(u, 0) * share
+            u = tl.where(inside, u - excess, 0.0)
+        squares = tl.sum(u * u, 0)
+    to = words + row * 4 * slabs + slab
+    _tell(to, back)
+    _tell(to + slabs, squares)
+    if CENTRED:
+        mean, lost = two_sum(shift, excess)
+        _tell(to + 2 * slabs, mean * back)
+        _tell(to + 3 * slabs, lost * back)
+
+
+@triton.jit
+def _joined(at, there, slab, n, slabs, A: tl.constexpr, CENTRED: tl.constexpr, COLUMNS: tl.constexpr):
+    """Scale, its inverse, origin, mean less that, and sum of squares, of a row; NaN where one is to come."""
+    own = _heard(at, there, A)  # powers of two, and mostly 1
+    squares = _heard(at + slabs, there, A)
+    if CENTRED:
+        means = _heard(at + 2 * slabs, there, A)
+        lost = _heard(at + 3 * slabs, there, A)
+        back, origin = most_and_sum(own, tl.where(slab == 0, means, 0.0), 0)
+        scale = 1.0 / back
+        origin *= scale
+        terms = tl.where(there, tl.minimum(n - slab * COLUMNS, COLUMNS), 0).to(A)
+        apart = (means * scale - origin) + lost * scale
+        mean = tl.sum(apart * terms, 0) * inverse(n + scale * 0.0)
+        squares = squares * (scale * own) * (scale * own) + terms * (apart - mean) * (apart - mean)
+    else:
+        back = tl.max(own, 0)
+        scale = 1.0 / back
+        origin, mean = scale * 0.0, scale * 0.0
+        squares = squares * (scale * own) * (scale * own)
+    return scale, back, origin, mean, tl.sum(squares, 0)
+
+
+@triton.jit
+def _finish(
+    x, y, gain, bias, statistics, words, row, x_stride, col, inside, own_slab, rows, n, slabs, eps, offset,
+    A: tl.constexpr, CENTRED: tl.constexpr, OUTSIDE: tl.constexpr, OFFSET: tl.constexpr, FULL: tl.constexpr,
+    COLUMNS: tl.constexpr, SLABS: tl.constexpr,
+):  # fmt: skip
+    """Finish a slab, and of a row its statistics."""
+    slab = tl.arange(0, SLABS)
+    there = slab < slabs
+    at = words + row * 4 * slabs + slab
+    v = tl.load(x + row * x_stride + col, inside, other=0.0).to(A)
+    scale, back, origin, mean, squares = _joined(at, there, slab, n, slabs, A, CENTRED, COLUMNS)
+    if mean + squares != mean + squares:
+        _wait(at, 4 if CENTRED else 2, slabs, there)
+        scale, back, origin, mean, squares = _joined(at, there, slab, n, slabs, A, CENTRED, COLUMNS)
+    scaled_rstd, rstd, slope = rstd_and_slope(squares * inverse(scale * 0.0 + n), scale, eps, OUTSIDE)
+    x_hat = (v * scale) * scaled_rstd
+    if CENTRED:
+        x_hat = (v * scale - origin) * scaled_rstd - mean * scaled_rstd
+    store_rounded(y + row * n + col, affine(x_hat, gain, bias, col, inside, offset, A, OFFSET, FULL), inside)
+    if statistics is not None:
+        once = own_slab == 0
+        keep_statistics(statistics, row, rows, once, back, origin, mean, rstd, slope, CENTRED, OUTSIDE)
+
+
+@triton.jit
+def forward(
+    x, y, gain, bias, statistics, words, rows, n, slabs, groups, x_stride,
+    eps_high, eps_low, offset_high, offset_low,
+    A: tl.constexpr, CENTRED: tl.constexpr, OUTSIDE: tl.constexpr, OFFSET: tl.constexpr, FULL: tl.constexpr,
+    COLUMNS: tl.constexpr, SLABS: tl.constexpr,
+    MEASURE: tl.constexpr, FINISH: tl.constexpr, LEAD: tl.constexpr,
+):  # fmt: skip
+    """Rows of n, y = x_hat * (offset + gain) + bias, dense; statistics where they are kept."""
+    program = tl.program_id(0)
+    slab = (program % slabs).to(tl.int64)
+    group = (program // slabs).to(tl.int64)
+    col, inside = _columns(slab, n, COLUMNS, FULL)
+    terms = tl.minimum(n - slab * COLUMNS, COLUMNS)
+    one = tl.full((), 1.0, A)
+    eps = one * eps_high + one * eps_low
+    offset = one * offset_high + one * offset_low
+    beside = eps * eps if OUTSIDE else eps
+    lead = LEAD * groups if FINISH else 0
+    if MEASURE:
+        for row in range(group, tl.minimum(group + lead, rows), groups):
+            v = tl.load(x + row * x_stride + col, inside, other=0.0)
+            _measure(v, words, row, inside, slab, slabs, terms, beside, A, CENTRED)
+    for row in range(group, rows, groups):
+        ahead = row + lead
+        if MEASURE:  # which is on its way while the other is finished
+            v = tl.load(x + ahead * x_stride + col, inside & (ahead + 0 * col < rows), other=0.0)
+        if FINISH:
+            _finish(
+                x, y, gain, bias, statistics, words, row, x_stride, col, inside, slab, rows, n, slabs,
+                eps, offset, A, CENTRED, OUTSIDE, OFFSET, FULL, COLUMNS, SLABS,
+            )  # fmt: skip
+        if MEASURE:  # noqa: SIM102 - a constant, and what a launch is given
+            if ahead < rows:
+                _measure(v, words, ahead, inside, slab, slabs, terms, beside, A, CENTRED)
+
+
+@triton.jit
+def _normalized(
+    v, statistics, row, inside, slab, slabs, rows,
+    A: tl.constexpr, CENTRED: tl.constexpr, OUTSIDE: tl.constexpr, FULL: tl.constexpr,
+):  # fmt: skip
+    """x_hat, rstd and slope of a slab."""
+    rstd, mean, residual, slope = saved(statistics, row, rows, slab < slabs, CENTRED, OUTSIDE)
+    return normalized(v.to(A), inside, rstd, mean, residual, CENTRED, FULL), rstd, slope
+
+
+@triton.jit
+def _weighted(g, gain, col, inside, offset, A: tl.constexpr, OFFSET: tl.constexpr, FULL: tl.constexpr):
+    """Gradients times the gain, which is read anew for each row: registers are short."""
     if gain is not None:
-        g = g * (tl.load(gain + col, mask, other=0.0).to(A) + offset)
+        g = g * gain_of(gain, col, inside, offset, A, OFFSET, FULL)
     return g
 
 
 @triton.jit
 def _measure_gradient(
-    grad_y, x, statistics, gain, parts, row, slab, rows, n, slabs, offset,
-    A: tl.constexpr, CENTRED: tl.constexpr, OUTSIDE: tl.constexpr, COLUMNS: tl.constexpr,
+    g, v, statistics, gain, words, row, col, inside, slab, slabs, rows, offset,
+    A: tl.constexpr, CENTRED: tl.constexpr, OUTSIDE: tl.constexpr, OFFSET: tl.constexpr, FULL: tl.constexpr,
 ):  # fmt: skip
     """The sums of gain * grad_y * x_hat and of gain * grad_y over a slab."""
-    col, mask, _ = _slab_of(n, slab, A, COLUMNS)
-    at = row + tl.zeros((1, 1), tl.int64)
-    rstd, mean, residual, _ = saved(statistics, at, rows, CENTRED, OUTSIDE)
-    x_hat = normalized(tl.load(x + col, mask, other=0.0).to(A), mask, rstd, mean, residual, CENTRED)
-    gw = _weighted(tl.load(grad_y + col, mask, other=0.0).to(A), gain, col, mask, offset, A)
-    to = parts + row * 2 * slabs + slab + tl.zeros((1, 1), tl.int64)
-    tl.store(to, tl.sum(gw * x_hat, 1, keep_dims=True))
+    x_hat, _, _ = _normalized(v, statistics, row, inside, slab, slabs, rows, A, CENTRED, OUTSIDE, FULL)
+    g = g.to(A)
+    gw = _weighted(g, gain, col, inside, offset, A, OFFSET, FULL)
+    to = words + row * 2 * slabs + slab
     if CENTRED:
-        tl.store(to + slabs, tl.sum(gw, 1, keep_dims=True))
-
-
-@triton.jit(do_not_specialize=[*ROWS_OF_A_LAUNCH, "bunch"])
-def backward(
-    grad_y, x, statistics, gain, grad_x, gain_parts, bias_parts, parts, rows, n, slabs, grad_stride, x_stride,
-    offset_high, offset_low, first, middle, last, rows_each, bunch,
-    A: tl.constexpr, CENTRED: tl.constexpr, OUTSIDE: tl.constexpr,
-    COLUMNS: tl.constexpr, SLABS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
-    """Finishes rows [first, middle), in tiles of ROWS x WIDTH, and measures [middle, last), in slabs.
-
-    One program finishes some columns of rows_each rows, whose share of the parameters' gradients it sums;
-    the next `bunch` measure.
-    """
-    program = tl.program_id(0)
-    group = program // (bunch + 1)
-    member = program % (bunch + 1)
-    one = tl.full((1, 1), 1.0, A)
-    offset = one * offset_high + one * offset_low
-    if member > 0:
-        task = group * bunch + member - 1
-        row = middle + (task // slabs).to(tl.int64)
-        slab = (task % slabs).to(tl.int64)
-        if row < last:
-            _measure_gradient(
-                grad_y + row * grad_stride, x + row * x_stride, statistics, gain, parts, row, slab,
-                rows, n, slabs, offset, A, CENTRED, OUTSIDE, COLUMNS,
-            )  # fmt: skip
+        product, total = sum_both(gw * x_hat, gw, 0)
+        _tell(to, product)
+        _tell(to + slabs, total)
     else:
-        tiles = tl.cdiv(n, WIDTH)
-        start = first + (group // tiles).to(tl.int64) * rows_each
-        left = (group % tiles).to(tl.int64) * WIDTH
-        if start < middle:
-            _finish_gradient(
-                grad_y, x, statistics, gain, grad_x, gain_parts, bias_parts, parts,
-                start, tl.minimum(start + rows_each, middle), left, start // rows_each,
-                rows, n, slabs, grad_stride, x_stride, offset,
-                A, CENTRED, OUTSIDE, SLABS, ROWS, WIDTH,
-            )  # fmt: skip
+        _tell(to, tl.sum(gw * x_hat, 0))
 
 
 @triton.jit
-def _finish_gradient(
-    grad_y, x, statistics, gain, grad_x, gain_parts, bias_parts, parts, start, end, left, part,
-    rows, n, slabs, grad_stride, x_stride, offset,
-    A: tl.constexpr, CENTRED: tl.constexpr, OUTSIDE: tl.constexpr,
-    SLABS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+def _joined_gradient(at, there, slabs, A: tl.constexpr, CENTRED: tl.constexpr):
+    """These sums over a row; NaN where one is to come."""
+    products = _heard(at, there, A)
+    if CENTRED:
+        return sum_both(products, _heard(at + slabs, there, A), 0)
+    else:
+        product = tl.sum(products, 0)
+        return product, 0.0 * product
+
+
+@triton.jit
+def backward(
+    grad_y, x, statistics, gain, grad_x, gain_parts, bias_parts, words, rows, n, slabs, groups, count,
+    grad_stride, x_stride, offset_high, offset_low,
+    A: tl.constexpr, CENTRED: tl.constexpr, OUTSIDE: tl.constexpr, OFFSET: tl.constexpr, FULL: tl.constexpr,
+    COLUMNS: tl.constexpr, SLABS: tl.constexpr,
+    MEASURE: tl.constexpr, FINISH: tl.constexpr, LEAD: tl.constexpr,
 ):  # fmt: skip
-    col = left + tl.arange(0, WIDTH)[None, :]
-    slab = tl.arange(0, SLABS)[None, :]
-    share = inverse(0.0 * offset + n)
-    gain_sum = tl.zeros((ROWS, WIDTH), A)
-    bias_sum = tl.zeros((ROWS, WIDTH), A)
-    inside = col < n
-    for begin in range(start, end, ROWS):
-        row = (begin + tl.arange(0, ROWS))[:, None]
-        mask = (row < end) & inside
-        g = tl.load(grad_y + row * grad_stride + col, mask, other=0.0).to(A)
-        row = tl.minimum(row, end - 1)  # past the end g is zero: what it meets may be another row's
-        v = tl.load(x + row * x_stride + col, inside, other=0.0).to(A)
-        rstd, mean, residual, slope = saved(statistics, row, rows, CENTRED, OUTSIDE)
-        x_hat = normalized(v, inside, rstd, mean, residual, CENTRED)
-        if gain_parts is not None:
-            gain_sum += g * x_hat
-        if bias_parts is not None:
-            bias_sum += g
-        if grad_x is not None:
-            measured = parts + row * 2 * slabs + slab
-            pull = tl.sum(tl.load(measured, slab < slabs, other=0.0), 1, keep_dims=True) * share * slope
-            d = _weighted(g, gain, col, inside, offset, A) - x_hat * pull
-            if CENTRED:
-                level = tl.sum(tl.load(measured + slabs, slab < slabs, other=0.0), 1, keep_dims=True)
-                d -= level * share
-            store_rounded(grad_x + row * n + col, d * rstd, mask)
-    at = part * n + left + tl.arange(0, WIDTH)
-    there = left + tl.arange(0, WIDTH) < n
-    if gain_parts is not None:
-        store_rounded(gain_parts + at, tl.sum(gain_sum, 0), there)
-    if bias_parts is not None:
-        store_rounded(bias_parts + at, tl.sum(bias_sum, 0), there)
+    """grad_x, and `count` partial sums of gain's and bias's gradients, each of every count-th row."""
+    program = tl.program_id(0)
+    slab = (program % slabs).to(tl.int64)
+    group = (program // slabs).to(tl.int64)
+    col, inside = _columns(slab, n, COLUMNS, FULL)
+    each_slab = tl.arange(0, SLABS)
+    there = each_slab < slabs
+    one = tl.full((), 1.0, A)
+    offset = one * offset_high + one * offset_low
+    share = inverse(one * n)
+    lead = LEAD * count if FINISH else 0
+    for part in range(group, count, groups):
+        gain_sum = tl.zeros((COLUMNS,), A)
+        bias_sum = tl.zeros((COLUMNS,), A)
+        if MEASURE:
+            for row in range(part, tl.minimum(part + lead, rows), count):
+                v = tl.load(x + row * x_stride + col, inside, other=0.0)
+                g = tl.load(grad_y + row * grad_stride + col, inside, other=0.0)
+                _measure_gradient(
+                    g, v, statistics, gain, words, row, col, inside, slab, slabs, rows, offset,
+                    A, CENTRED, OUTSIDE, OFFSET, FULL,
+                )  # fmt: skip
+        for row in range(part, rows, count):
+            ahead = row + lead
+            if MEASURE:  # which is on its way while the other is finished
+                mask = inside & (ahead + 0 * col < rows)
+                next_v = tl.load(x + ahead * x_stride + col, mask, other=0.0)
+                next_g = tl.load(grad_y + ahead * grad_stride + col, mask, other=0.0)
+            if FINISH:
+                v = tl.load(x + row * x_stride + col, inside, other=0.0)
+                g = tl.load(grad_y + row * grad_stride + col, inside, other=0.0).to(A)
+                x_hat, rstd, slope = _normalized(
+                    v, statistics, row, inside, slab, slabs, rows, A, CENTRED, OUTSIDE, FULL
+                )  # fmt: skip
+                if gain_parts is not None:
+                    gain_sum += g * x_hat
+                if bias_parts is not None:
+                    bias_sum += g
+                if grad_x is not None:
+                    at = words + row * 2 * slabs + each_slab
+                    product, total = _joined_gradient(at, there, slabs, A, CENTRED)
+                    if product + total != product + total:
+                        _wait(at, 2 if CENTRED else 1, slabs, there)
+                        product, total = _joined_gradient(at, there, slabs, A, CENTRED)
+                    d = _weighted(g, gain, col, inside, offset, A, OFFSET, FULL)
+                    d = (d - x_hat * (product * share * slope)) - total * share
+                    store_rounded(grad_x + row * n + col, d * rstd, inside)
+            if MEASURE:  # noqa: SIM102 - likewise
+                if ahead < rows:
+                    _measure_gradient(
+                        next_g, next_v, statistics, gain, words, ahead, col, inside, slab, slabs, rows,
+                        offset, A, CENTRED, OUTSIDE, OFFSET, FULL,
+                    )  # fmt: skip
+        if FINISH:
+            if gain_parts is not None:
+                store_rounded(gain_parts + part * n + col, gain_sum, inside)
+            if bias_parts is not None:
+                store_rounded(bias_parts + part * n + col, bias_sum, inside)
