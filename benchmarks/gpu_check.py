@@ -1,10 +1,11 @@
 """All that a GPU has to show, in eight minutes and one JSON file: ``python benchmarks/gpu_check.py [FILE]``
 
-The host's time for an eager call, the tests on the GPU, and the bench's cases, the most telling first, until
-the time is over; `bench.complete` says whether it sufficed for all. What the contenders of the first cases
-compile is compiled beside the tests, so that the bench finds it. FILE is by default in `results/gpu/`, named
-by GPU and versions. Runs from a checkout, installed or not. The exit status is 1 where a test failed, a
-result was wrong or there was no time for any case.
+The host's time for an eager call, the tests on the GPU, how near normkit alone comes to the floor (`alone`),
+and the bench's cases with all contenders (`bench`), the most telling first, until the time is over. `complete`
+in each says whether it sufficed for all. What the contenders of the first cases compile is compiled beside
+the tests, so that the bench finds it. FILE is by default in `results/gpu/`, named by GPU and versions. Runs
+from a checkout, installed or not. The exit status is 1 where a test failed, a result was wrong or there was no
+time for any case.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ SECONDS, TEST_SECONDS = 8 * 60, 5 * 60
 MARGIN = 20.0  # for a case that is under way when the time is over
 ROUNDS = 5
 WIDTHS = ((4096, 65536, 512, 16384, 262144), (1024, 8192, 32768, 131072), (2048, 256))
-PROCESSES, COMPILED_AHEAD = 8, 48  # that compile, and cases that they do it for
+PROCESSES, COMPILED_AHEAD = 6, 40  # that compile, and cases that they do it for
 F = torch.nn.functional
 
 
@@ -68,15 +69,17 @@ def main() -> int:
 
     save(machine=dataclasses.asdict(machine), host_us=host_times())
     with compiling():
-        save(tests=run_tests(min(TEST_SECONDS, options.seconds / 2)))
+        save(tests=run_tests(min(TEST_SECONDS, 0.6 * options.seconds)))
     print(json.dumps({name: report[name] for name in ("host_us", "tests")}, indent=1), flush=True)
-    bench = run_bench(
-        machine, start + options.seconds - MARGIN, lambda bench: save(bench=json.loads(bench.to_json()))
-    )
-    found = summary.summarise(bench)
-    print("\n".join(table.sentences(bench, found)))
+    end = start + options.seconds - MARGIN
+    wrong = False
+    for name, peers in (("alone", ()), ("bench", registry.peers("cuda"))):
+        bench = run_bench(machine, peers, end, lambda bench, n=name: save(**{n: json.loads(bench.to_json())}))
+        found = summary.summarise(bench)
+        wrong = wrong or bool(found.wrong) or not bench.rows
+        print("\n".join(table.sentences(bench, found)), flush=True)
     print(f"{time.monotonic() - start:.0f} s; all of it: {target}")
-    return int(report["tests"]["exit_status"] != 0 or bool(found.wrong) or not bench.rows)
+    return int(report["tests"]["exit_status"] != 0 or wrong)
 
 
 def parsed() -> argparse.Namespace:
@@ -182,9 +185,11 @@ def microseconds(call: Callable[[], object], calls: int = 1000, rounds: int = 15
     return statistics.median(taken)
 
 
-def run_bench(machine: Machine, deadline: float, saved: Callable[[Bench], None]) -> Bench:
-    """The bench, until the time is over."""
-    settings = Settings(ROUNDS, registry.peers("cuda"))
+def run_bench(
+    machine: Machine, peers: tuple[str, ...], deadline: float, saved: Callable[[Bench], None]
+) -> Bench:
+    """The bench next to `peers`, until the time is over."""
+    settings = Settings(ROUNDS, peers)
     cases_left = todo()
     done = Bench("", False, machine, settings, ())
     for number, case in enumerate(cases_left, start=1):

@@ -99,7 +99,7 @@ def test_the_check_stops_in_time_and_says_so(gpu_check, monkeypatch, seconds, co
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     saved = []
     on_gpu = dataclasses.replace(MACHINE, device="cuda")
-    bench = gpu_check.run_bench(on_gpu, time.monotonic() + seconds, saved.append)
+    bench = gpu_check.run_bench(on_gpu, (), time.monotonic() + seconds, saved.append)
     assert bench.complete is complete
     assert [len(each.rows) for each in saved] == ([1, 2] if complete else [])
     assert [each.complete for each in saved] == ([False, True] if complete else [])

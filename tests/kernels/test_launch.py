@@ -1,7 +1,6 @@
 """What a GPU kernel's launch is chosen to be: a function of width and dtype, for every width."""
 
 import inspect
-from itertools import pairwise
 
 import pytest
 
@@ -15,7 +14,7 @@ CHOICES = [launch.row_forward, launch.row_backward]
 def runs(how, size, chip):
     """Whether a chip can run it: powers of two, not too many threads, nor too much in registers."""
     powers = how.columns.bit_count() == how.rows.bit_count() == how.warps.bit_count() == 1
-    return powers and how.warps * chip.warp <= 1024 and how.rows * how.columns * size <= 64 << 10
+    return powers and how.warps * chip.warp <= 1024 and how.rows * how.columns * size <= 128 << 10
 
 
 @pytest.mark.parametrize("chip", [Chip(32), Chip(64)])
@@ -27,8 +26,8 @@ def test_every_width_has_a_launch_that_a_chip_can_run(choose, size, chip):
         if how is not None:
             assert runs(how, size, chip)
             assert n <= how.columns < 2 * n
-    assert runs(launch.row_slab(size, chip), size, chip)
-    assert runs(launch.row_tile(size, chip), size, chip)
+    for which in ("forward", "backward"):
+        assert runs(launch.row_slab(which, size, chip), size, chip)
 
 
 @pytest.mark.parametrize("choose", CHOICES)
@@ -38,40 +37,78 @@ def test_no_launch_depends_on_how_many_rows_there_are(choose):
 
 def test_narrow_rows_share_a_program_and_wide_ones_are_cut_up():
     assert launch.row_forward(64, 4, Chip()).rows > 8
-    assert launch.row_forward(8192, 4, Chip()) == launch.Launch(rows=1, columns=8192, warps=16)
+    assert launch.row_forward(8192, 4, Chip()) == launch.Launch(rows=1, columns=8192, warps=8)
     assert launch.row_forward(262_144, 4, Chip()) is None
 
 
-def test_parts_are_whole_steps_and_few():
-    for n in (1, 64, 4096, 8192):
-        how = launch.row_backward(n, 4, Chip())
-        for rows in (1, 2, 63, 64, 65, 4096, 100_001, 10**7):
-            each = launch.rows_each(rows, how, True)
-            assert each % how.rows == 0
-            assert -(-rows // each) <= launch.MOST_PARTS
-            assert launch.rows_each(rows, how, False) == how.rows
+@pytest.mark.parametrize("n", [1, 64, 512, 1024, 4096, 8192])
+@pytest.mark.parametrize("rows", [1, 2, 63, 64, 65, 4096, 100_001, 10**7])
+def test_parts_are_whole_steps_few_and_of_many_rows_where_there_are_many(rows, n):
+    how = launch.row_backward(n, 4, Chip())
+    each = launch.rows_each(rows, how, True)
+    parts = -(-rows // each)
+    assert each % how.rows == 0
+    assert parts * how.warps <= launch.MOST_WARPS
+    assert each >= launch.ROWS_OF_A_PART or parts <= launch.FEW_PARTS
+    assert launch.rows_each(rows, how, False) == how.rows
 
 
+def test_partial_sums_are_the_same_on_every_chip():
+    for chosen in (launch.rows_each, launch.wide_parts, launch.rows_of_a_part):
+        assert "chip" not in inspect.signature(chosen).parameters
+
+
+@pytest.mark.parametrize("processors", [16, 108, 132, 160])
 @pytest.mark.parametrize("itemsize", [2, 4, 8])
-@pytest.mark.parametrize("l2_bytes", [4 << 20, 50 << 20, 256 << 20])
-def test_wide_rows_are_taken_together_by_whole_parts_that_a_cache_holds(itemsize, l2_bytes):
-    chip = Chip(l2_bytes=l2_bytes)
-    for n in (8193, 65_536, 262_144, 10**7):
-        each = launch.wide_rows_each(n, itemsize)
-        together = launch.rows_together(2 * n * itemsize, each, chip)
-        assert each % launch.TILE_ROWS == 0
-        assert together % each == 0
-        assert together == each or 2 * n * itemsize * together <= l2_bytes
+def test_programs_that_wait_for_each_other_all_run(itemsize, processors):
+    chip = Chip(processors=processors)
+    registers = launch.registers(itemsize, chip)
+    for slabs in (2, 5, 16, 64, 300, 2000):
+        for rows in (1, 3, 64, 10**6):
+            programs = launch.waiting_groups(rows, slabs, itemsize, chip) * slabs
+            threads = -(-programs // processors) * launch.SLAB_THREADS
+            assert threads * registers <= 64 << 10
+            assert programs <= rows * slabs
 
 
-@pytest.mark.parametrize("rows", [1, 7, 8, 9, 64, 1000])
-def test_each_row_is_measured_in_one_launch_and_finished_in_the_next(rows):
-    turns = launch.turns(rows, 8)
-    measured = [row for _, middle, last in turns for row in range(middle, last)]
-    finished = [row for first, middle, _ in turns for row in range(first, middle)]
-    assert measured == finished == list(range(rows))
-    for (_, middle, last), (first, after, _) in pairwise(turns):
-        assert (first, after) == (middle, last)
+def test_where_programs_may_not_all_run_none_waits():
+    assert launch.waiting_groups(100, 4, 4, Chip()) == 0
+    assert launch.waiting_groups(100, 400, 4, Chip(processors=16)) == 0
+
+
+def test_a_slab_s_words_are_read_by_a_thread_each():
+    assert launch.most_slabs(3) == launch.SLAB_THREADS
+    assert launch.most_slabs(launch.SLAB_THREADS + 1) == 2 * launch.SLAB_THREADS
+
+
+@pytest.mark.parametrize("itemsize", [2, 4])
+def test_what_is_on_its_way_fits_every_cuda_chip(itemsize):
+    for n in WIDTHS:
+        how = launch.row_backward(n, 4, Chip(processors=132))
+        if how is not None:
+            stages = launch.stages(how, itemsize, Chip(processors=132))
+            assert stages == 1 or stages * 2 * how.rows * how.columns * itemsize <= 99 << 10
+            assert launch.stages(how, itemsize, Chip()) == 1
+
+
+def test_rows_are_read_ahead_where_a_program_is_alone():
+    alone = launch.row_forward(16384, 4, Chip(processors=132))
+    assert launch.reads_ahead(alone, True, 2, Chip(processors=132))
+    assert not launch.reads_ahead(alone, True, 2, Chip())
+    assert not launch.reads_ahead(launch.row_forward(4096, 4, Chip()), True, 2, Chip(processors=132))
+    assert launch.rows_ahead(1000, alone, Chip(processors=132)) == 8
+
+
+@pytest.mark.parametrize("planar", [True, False])
+@pytest.mark.parametrize("itemsize", [2, 4, 8])
+def test_every_batch_norm_has_a_launch_that_a_chip_can_run(itemsize, planar):
+    for outer in (1, 7, 1024, 10**6):
+        for inner in (1, 49, 64, 3136, 10**5):
+            how = launch.channels(outer, inner, planar, itemsize, Chip())
+            assert runs(how, max(4, itemsize), Chip())
+            each = launch.rows_of_a_part(outer, 64, planar, how)
+            assert each % how.rows == 0
+            assert -(-outer // each) <= launch.CHANNEL_WARPS[planar]
 
 
 def test_what_was_measured_on_a_chip_is_launched_there_alone(monkeypatch):

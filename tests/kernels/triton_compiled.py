@@ -115,6 +115,12 @@ def every_kernel(dtype, chip):
         yield *found, set()
 
 
+def chip_for(target):
+    """With as many processors as an H100, and without programs that wait for each other but on CUDA."""
+    name = next(name for name, other in TARGETS.items() if other == target)
+    return launch.Chip(target.warp_size, 132 if target.backend == "cuda" else 0, name)
+
+
 def compiled(kernel, how, constants, dtype, target, ones):
     """The kernel for dense, aligned tensors of this dtype; `ones` names sizes that are 1."""
     wide = {
@@ -153,7 +159,7 @@ def compiled(kernel, how, constants, dtype, target, ones):
     source = ASTSource(kernel, signature, fixed, aligned)
     options = {"num_warps": how.warps}
     if constants.get("MEASURE") and constants.get("FINISH"):
-        options["maxnreg"] = launch.registers(dtype.itemsize)
+        options["maxnreg"] = launch.registers(dtype.itemsize, chip_for(target))
     return triton.compile(source, target=target, options=options)
 
 
@@ -175,8 +181,7 @@ def resources(kernel, target):
 
 def main():
     target = TARGETS[sys.argv[1]]
-    # As many processors as of an H100; without programs that wait, as on what is not CUDA's.
-    chip = launch.Chip(target.warp_size, 132 if target.backend == "cuda" else 0)
+    chip = chip_for(target)
     most, spills = 0, []
     count = 0
     for dtype in POINTERS:

@@ -15,11 +15,15 @@ WARM_UP = 2  # calls: the first compiles, and what is allocated in the second is
 
 
 class Replay:
-    """Calls that one launch repeats, in turn. All results stay, so that each call has memory of its own."""
+    """Calls that one launch repeats, in turn.
+
+    All results stay, so that each call has memory of its own, and so do the calls with what they hold: the
+    record has addresses only, and PyTorch gives what nobody holds back to the driver.
+    """
 
     def __init__(self, calls: Sequence[Call]) -> None:
         """Record `calls`, on the current stream, which must not be the default one."""
-        self.calls = len(calls)
+        self.calls, self._held = len(calls), tuple(calls)
         for _ in range(WARM_UP):
             calls[0]()
         torch.cuda.synchronize()

@@ -122,8 +122,8 @@ def moments(
     tl.store(units + channel, unit, once)
     begin = part * outer_each
     end = tl.minimum(begin + outer_each, outer)
-    share = inverse(_terms(end - begin, right - left, A, PLANAR))
     total, square = _sums(x, scale, origin, begin, end, left, right, outer_stride, A, PLANAR, ROWS, COLUMNS)
+    share = inverse(_terms(end - begin, right - left, A, PLANAR))
     mean = total * share
     cancelled = total * mean
     square -= cancelled

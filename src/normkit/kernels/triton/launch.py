@@ -188,14 +188,14 @@ def most_slabs(slabs: int) -> int:
     return max(SLAB_THREADS, _power_of_two(slabs))
 
 
-def registers(itemsize: int) -> int:
+def registers(itemsize: int, chip: Chip) -> int:
     """That a thread of these programs takes at the most: of 64 thousand of a processor."""
-    return 128 if itemsize < 8 else 255
+    return 255 if itemsize == 8 or chip.architecture.startswith("sm_8") else 128
 
 
 def waiting_groups(rows: int, slabs: int, itemsize: int, chip: Chip) -> int:
     """How many groups of programs, `slabs` in each, can share rows and wait for each other; none if 0."""
-    at_a_time = (64 << 10) // ((registers(itemsize) + 1) // 2 * 2 * SLAB_THREADS)
+    at_a_time = (64 << 10) // ((registers(itemsize, chip) + 1) // 2 * 2 * SLAB_THREADS)
     return min(rows, at_a_time * chip.processors // slabs)
 
 

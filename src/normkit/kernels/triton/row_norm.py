@@ -143,7 +143,7 @@ def _plan_forward(
         return _Forward((held,), shape, None, dtype)
     how = launch.row_slab("forward", x.itemsize, chip)
     slabs = triton.cdiv(n, how.columns)
-    groups, most = launch.waiting_groups(rows, slabs, x.itemsize, chip), launch.registers(x.itemsize)
+    groups, most = launch.waiting_groups(rows, slabs, x.itemsize, chip), launch.registers(x.itemsize, chip)
     wide = tuple(
         Bound(
             wide_row_kernels.forward, (slabs * (groups or rows),), x, rows, n, slabs, groups or rows, stride,
@@ -280,7 +280,7 @@ def _plan_backward(
         return _Backward((held,), count, _adding(x, dtype, count, n), None)
     how = launch.row_slab("backward", x.itemsize, chip)
     slabs = triton.cdiv(n, how.columns)
-    groups, most = launch.waiting_groups(rows, slabs, x.itemsize, chip), launch.registers(x.itemsize)
+    groups, most = launch.waiting_groups(rows, slabs, x.itemsize, chip), launch.registers(x.itemsize, chip)
     parts = launch.wide_parts(rows, slabs) if summed else (groups or rows)
     groups = min(groups, parts)
     steps = _steps(groups > 0) if input_grad else ((False, True),)  # else there is nothing to measure

@@ -155,8 +155,8 @@ def _finish(
     back = scale
     bad = suspect(excess, squares, n, beside, CENTRED)
     if tl.max(tl.max(bad.to(tl.int32), 1), 0) > 0:
-        # Read again: what stays of it in registers meanwhile costs those who never come here.
-        v = tl.load(x + row * x_stride + col, mask, other=0.0).to(A)
+        if CENTRED:  # read again: what stays in registers meanwhile costs those who never come here
+            v = tl.load(x + row * x_stride + col, mask, other=0.0).to(A)
         its_scale, its_back, its_shift, its_d, its_excess, its_squares = careful_moments(
             v, inside, share, beside, CENTRED, FULL
         )
@@ -168,13 +168,13 @@ def _finish(
             shift, d = tl.where(bad, its_shift, shift), tl.where(bad, its_d, d)
             excess, squares = tl.where(bad, its_excess, excess), tl.where(bad, its_squares, squares)
     scaled_rstd, rstd, slope = rstd_and_slope(squares * share, scale, eps, OUTSIDE)
+    if statistics is not None:  # first: what is stored then leaves its registers
+        keep_statistics(statistics, row, rows, row < end, back, shift, excess, rstd, slope, CENTRED, OUTSIDE)
     x_hat = d * scaled_rstd
     if CENTRED:
         x_hat -= excess * scaled_rstd
     result = affine(x_hat, gain, bias, col, inside, offset, A, OFFSET, FULL)
     store_rounded(y + row * n + col, result, mask)
-    if statistics is not None:
-        keep_statistics(statistics, row, rows, row < end, back, shift, excess, rstd, slope, CENTRED, OUTSIDE)
 
 
 @triton.jit
