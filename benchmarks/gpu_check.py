@@ -1,11 +1,11 @@
 """All that a GPU has to show, in eight minutes and one JSON file: ``python benchmarks/gpu_check.py [FILE]``
 
 The host's time for an eager call, the tests on the GPU, how near normkit alone comes to the floor (`alone`),
-and the bench's cases with all contenders (`bench`), the most telling first, until the time is over. `complete`
-in each says whether it sufficed for all. What the contenders of the first cases compile is compiled beside
-the tests, so that the bench finds it. FILE is by default in `results/gpu/`, named by GPU and versions. Runs
-from a checkout, installed or not. The exit status is 1 where a test failed, a result was wrong or there was no
-time for any case.
+and the bench's cases with all contenders (`bench`), the most telling first, until the time is over; what each
+has under `complete` says whether it sufficed for all. What the contenders of the first cases compile is
+compiled beside the tests, so that the bench finds it. FILE is by default in `results/gpu/`, named by GPU and
+versions. Runs from a checkout, installed or not. The exit status is 1 where a test failed, a result was wrong
+or there was no time for any case.
 """
 
 from __future__ import annotations

@@ -158,8 +158,13 @@ def compiled(kernel, how, constants, dtype, target, ones):
             aligned[(at,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, fixed, aligned)
     options = {"num_warps": how.warps}
-    if constants.get("MEASURE") and constants.get("FINISH"):
-        options["maxnreg"] = launch.registers(dtype.itemsize, chip_for(target))
+    registers = 0
+    if "AHEAD" in constants:
+        registers = launch.most_registers(how, chip_for(target))
+    elif constants.get("MEASURE") and constants.get("FINISH"):
+        registers = launch.registers(dtype.itemsize, chip_for(target))
+    if registers:
+        options["maxnreg"] = registers
     return triton.compile(source, target=target, options=options)
 
 

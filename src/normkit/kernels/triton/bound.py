@@ -39,19 +39,22 @@ class Bound:
         like: Tensor,
         *scalars: Any,
         warps: int,
-        waiting: int = 0,
+        registers: int = 0,
+        waiting: bool = False,
         **constants: Any,
     ):
         """`like`: a tensor on the device where it is to run.
 
-        waiting: registers of a thread at most, where programs wait for each other, so that all of them run.
+        registers: of a thread at most, if not 0. waiting: its programs wait for each other: all have to run.
         """
         self._kernel, self._device = kernel, like.device
         self._grid = (*grid, 1, 1)[:3]
         self._rest = (*scalars, *(constants[name] for name in kernel.arg_names if name in constants))
-        self._options = {"num_warps": warps, "enable_fp_fusion": True}
+        self._options: dict[str, Any] = {"num_warps": warps, "enable_fp_fusion": True}
+        if registers:
+            self._options["maxnreg"] = registers
         if waiting:
-            self._options |= {"launch_cooperative_grid": True, "maxnreg": waiting}
+            self._options["launch_cooperative_grid"] = True
         self._direct: dict[Any, tuple[Any, Any, Any]] = {}
 
     def __call__(self, *tensors: Tensor | None) -> None:

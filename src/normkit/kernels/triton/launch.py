@@ -20,6 +20,7 @@ __all__ = [
     "Chip",
     "Launch",
     "channels",
+    "most_registers",
     "most_slabs",
     "neighbours",
     "reads_ahead",
@@ -175,6 +176,11 @@ def reads_ahead(how: Launch, centred: bool, itemsize: int, chip: Chip) -> bool:
     return chip.processors > 0 and centred and how.warps == ALONE and itemsize < 4
 
 
+def most_registers(how: Launch, chip: Chip) -> int:
+    """Of a thread of a forward pass; 0 where the assembler chooses. On sm_80 it spills to fit two programs."""
+    return 128 if how.warps == ALONE and chip.architecture.startswith("sm_8") else 0
+
+
 def rows_ahead(rows: int, how: Launch, chip: Chip) -> int:
     """Rows of each of these programs."""
     return -(-rows // (chip.processors * how.rows)) * how.rows
@@ -214,8 +220,8 @@ CHANNEL_WARPS = {True: 4096, False: 2048}  # of a pass that sums over the rows, 
 def channels(outer: int, inner: int, planar: bool, itemsize: int, chip: Chip) -> Launch:
     """A BatchNorm's matrix of `outer` rows, `inner` wide: planes, or the channels of a position."""
     size = max(4, itemsize)
-    tile = FEW_POSITIONS if itemsize < 4 and inner <= FEW_CHANNELS else POSITIONS
-    together = (PLANES if planar or size == 8 else tile) * 4 // size // size
+    tile = FEW_POSITIONS if itemsize != 4 and inner <= FEW_CHANNELS else POSITIONS
+    together = (PLANES if planar else tile) * 4 // size // size
     columns = min(_power_of_two(inner), 1024)
     rows = min(_power_of_two(outer), max(1, together // columns))
     # Two warps at least: for one alone a compute unit's compiler runs out of scalar registers.

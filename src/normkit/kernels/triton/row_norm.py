@@ -137,8 +137,8 @@ def _plan_forward(
         each = launch.rows_ahead(rows, how, chip) if ahead else how.rows
         held = Bound(
             row_norm_kernels.forward, (triton.cdiv(rows, each),), x, rows, n, stride, *scalars, each,
-            warps=how.warps, FULL=n == how.columns, ROWS=how.rows, COLUMNS=how.columns, AHEAD=ahead,
-            **recipe,
+            warps=how.warps, registers=launch.most_registers(how, chip),
+            FULL=n == how.columns, ROWS=how.rows, COLUMNS=how.columns, AHEAD=ahead, **recipe,
         )  # fmt: skip
         return _Forward((held,), shape, None, dtype)
     how = launch.row_slab("forward", x.itemsize, chip)
@@ -147,10 +147,9 @@ def _plan_forward(
     wide = tuple(
         Bound(
             wide_row_kernels.forward, (slabs * (groups or rows),), x, rows, n, slabs, groups or rows, stride,
-            *scalars, warps=how.warps, waiting=most if groups else 0, FULL=n % how.columns == 0,
-            COLUMNS=how.columns,
-            SLABS=launch.most_slabs(slabs), MEASURE=measure, FINISH=finish,
-            LEAD=launch.LEAD, **recipe,
+            *scalars, warps=how.warps, registers=most if groups else 0, waiting=groups > 0,
+            FULL=n % how.columns == 0, COLUMNS=how.columns, SLABS=launch.most_slabs(slabs),
+            MEASURE=measure, FINISH=finish, LEAD=launch.LEAD, **recipe,
         )
         for measure, finish in _steps(groups > 0)
     )  # fmt: skip
@@ -288,10 +287,9 @@ def _plan_backward(
         Bound(
             wide_row_kernels.backward, (slabs * (groups or parts),), x,
             rows, n, slabs, groups or parts, parts, *strides, *in_two(gain_offset),
-            warps=how.warps, waiting=most if measure and finish else 0, FULL=n % how.columns == 0,
-            COLUMNS=how.columns,
-            SLABS=launch.most_slabs(slabs), MEASURE=measure, FINISH=finish,
-            LEAD=launch.LEAD, **recipe,
+            warps=how.warps, registers=most if measure and finish else 0, waiting=measure and finish,
+            FULL=n % how.columns == 0, COLUMNS=how.columns, SLABS=launch.most_slabs(slabs),
+            MEASURE=measure, FINISH=finish, LEAD=launch.LEAD, **recipe,
         )
         for measure, finish in steps
     )  # fmt: skip

@@ -168,11 +168,11 @@ def _finish(
             shift, d = tl.where(bad, its_shift, shift), tl.where(bad, its_d, d)
             excess, squares = tl.where(bad, its_excess, excess), tl.where(bad, its_squares, squares)
     scaled_rstd, rstd, slope = rstd_and_slope(squares * share, scale, eps, OUTSIDE)
-    if statistics is not None:  # first: what is stored then leaves its registers
-        keep_statistics(statistics, row, rows, row < end, back, shift, excess, rstd, slope, CENTRED, OUTSIDE)
     x_hat = d * scaled_rstd
     if CENTRED:
         x_hat -= excess * scaled_rstd
+    if statistics is not None:  # before the rest: what is stored leaves its registers
+        keep_statistics(statistics, row, rows, row < end, back, shift, excess, rstd, slope, CENTRED, OUTSIDE)
     result = affine(x_hat, gain, bias, col, inside, offset, A, OFFSET, FULL)
     store_rounded(y + row * n + col, result, mask)
 
