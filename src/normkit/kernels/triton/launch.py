@@ -177,7 +177,7 @@ def reads_ahead(how: Launch, centred: bool, itemsize: int, chip: Chip) -> bool:
 
 
 def most_registers(how: Launch, chip: Chip) -> int:
-    """Of a thread of a forward pass; 0 where the assembler chooses. On sm_80 it spills to fit two programs."""
+    """Of a thread of a forward pass; 0: as the assembler likes. On sm_80 it spills to fit two programs."""
     return 128 if how.warps == ALONE and chip.architecture.startswith("sm_8") else 0
 
 
@@ -211,7 +211,7 @@ def wide_parts(rows: int, slabs: int) -> int:
 
 
 # Bytes, in float32, of a tile of BatchNorm's data. With the channels last a thread has statistics of several
-# of them besides: the tile is smaller, and more so of half as wide elements where there are few channels.
+# of them besides: the tile is smaller, and more so where there are few channels, but of float32 (measured).
 PLANES, POSITIONS, FEW_POSITIONS, FEW_CHANNELS = 16 << 10, 8 << 10, 4 << 10, 256
 TILE_THREAD = 64
 CHANNEL_WARPS = {True: 4096, False: 2048}  # of a pass that sums over the rows, by whether it is planar
