@@ -43,6 +43,7 @@ SCHEMA = "normkit-gpu-check/1"
 RESULTS = ROOT / "benchmarks/results/gpu"
 SECONDS, TEST_SECONDS = 8 * 60, 5 * 60
 MARGIN = 20.0  # for a case that is under way when the time is over
+ALONE = 0.4  # of the time that the tests leave
 ROUNDS = 5
 WIDTHS = ((4096, 65536, 512, 16384, 262144), (1024, 8192, 32768, 131072), (2048, 256))
 PROCESSES, COMPILED_AHEAD = 6, 40  # that compile, and cases that they do it for
@@ -65,7 +66,9 @@ def main() -> int:
 
     def save(**more: Any) -> None:
         report.update(more)
-        target.write_text(json.dumps(report) + "\n", encoding="utf-8")
+        unfinished = target.with_suffix(".part")
+        unfinished.write_text(json.dumps(report) + "\n", encoding="utf-8")
+        unfinished.replace(target)
 
     save(machine=dataclasses.asdict(machine), host_us=host_times())
     with compiling():
@@ -73,8 +76,10 @@ def main() -> int:
     print(json.dumps({name: report[name] for name in ("host_us", "tests")}, indent=1), flush=True)
     end = start + options.seconds - MARGIN
     wrong = False
-    for name, peers in (("alone", ()), ("bench", registry.peers("cuda"))):
-        bench = run_bench(machine, peers, end, lambda bench, n=name: save(**{n: json.loads(bench.to_json())}))
+    for name, peers, share in (("alone", (), ALONE), ("bench", registry.peers("cuda"), 1.0)):
+        now = time.monotonic()
+        until = now + share * (end - now)
+        bench = run_bench(machine, peers, until, lambda b, n=name: save(**{n: json.loads(b.to_json())}))
         found = summary.summarise(bench)
         wrong = wrong or bool(found.wrong) or not bench.rows
         print("\n".join(table.sentences(bench, found)), flush=True)
@@ -101,10 +106,13 @@ def compiling() -> Iterator[None]:
         )
         for i in range(PROCESSES)
     ]
-    yield
-    for process in processes:  # what is not compiled by now, the bench compiles
-        process.terminate()
-        process.wait()
+    try:
+        yield
+    finally:  # what is not compiled by now, the bench compiles
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
 
 
 def compile_share(i: int, n: int) -> None:

@@ -24,7 +24,7 @@ from normkit.kernels.triton.device import chip_of  # noqa: E402
 
 TABLE = ROOT / "src/normkit/kernels/triton/tuned.py"
 DEVICE, ELEMENTS = "cuda", 2**26
-WIDTHS = [2**k for k in range(6, 15)]
+WIDTHS = [2**k for k in range(6, 16)]
 GAIN, ROUNDS, SIZE = 1.03, 15, 4
 
 

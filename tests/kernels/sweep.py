@@ -108,6 +108,18 @@ def hard_cases():
     for name in ("layer_norm", "rms_norm"):
         yield RowNorm(name), Operands(9e17 * signs, None, None, torch.randn(2, 1000))
     yield RowNorm("rms_norm", options=tiny_eps), Operands(1e-22 * outlier, None, None, g)
+    for size in (1e-19, 1e-20, 1e-21):
+        options = {"eps": 1e-6, "eps_mode": "outside"}
+        yield RowNorm("rms_norm", options=options), Operands(size * outlier / 1e4, None, None, g)
+    equal = torch.randn(16, 300)
+    equal[:, :128] = torch.tensor([1e19, -1e19, 1e25, 1e-19]).repeat(4)[:, None]
+    yield RowNorm("layer_norm"), Operands(equal, None, None, torch.randn(16, 300))
+    nearly = torch.full((2, 1000), 1.0001e-12)
+    nearly[:, 0] = nearly[0, 0].nextafter(torch.tensor(1.0))
+    yield RowNorm("layer_norm", options={"eps": 0.0}), Operands(nearly, None, None, torch.randn(2, 1000))
+    late = torch.randn(400, 3, 16)
+    late[:300] = 0
+    yield BatchNorm(options={"eps": 0.0}), Operands(late, None, None, torch.randn(400, 3, 16))
 
 
 def infinity_at_the_start():

@@ -27,22 +27,32 @@ def inverse_root(v):
 
 
 @triton.jit
+def root(v):
+    """sqrt(v), of the smallest numbers too, which the GPU's estimate takes for zeros."""
+    if v.dtype == tl.float32:
+        return tl.sqrt_rn(v)
+    else:
+        return tl.sqrt(v)
+
+
+@triton.jit
 def scale_for(most, eps):
     """A power of two that keeps the squares of numbers up to `most` in range, and its inverse; 1 where
-    they are anyway. Small ones matter only where eps, as it stands beside squares, does not dwarf them.
+    they are anyway. Small ones matter only where eps, as it stands beside squares, does not dwarf them: then
+    `most` becomes 1 to 2, so that the last places of equal numbers still have squares.
     """
     if most.dtype == tl.float32:
         exponent = ((most.to(tl.int32, bitcast=True) >> 23) & 255) - 127
         exponent = tl.minimum(tl.maximum(exponent, -100), 126)
         down = ((127 - exponent) << 23).to(tl.float32, bitcast=True)
         up = ((127 + exponent) << 23).to(tl.float32, bitcast=True)
-        far = (most > 1e15) | ((most < 1e-12) & (eps < 1e-30))
+        far = (most > 1e15) | ((most > 0) & (most < 1) & (eps < 1e-30))
     else:
         exponent = ((most.to(tl.int64, bitcast=True) >> 52) & 2047) - 1023
         exponent = tl.minimum(tl.maximum(exponent, -900), 1022)
         down = ((1023 - exponent) << 52).to(tl.float64, bitcast=True)
         up = ((1023 + exponent) << 52).to(tl.float64, bitcast=True)
-        far = (most > 1e150) | ((most < 1e-100) & (eps < 1e-250))
+        far = (most > 1e150) | ((most > 0) & (most < 1) & (eps < 1e-250))
     return tl.where(far, down, 1.0), tl.where(far, up, 1.0)
 
 

@@ -14,6 +14,7 @@ from normkit.kernels.triton.arithmetic import (
     by_fours,
     inverse,
     inverse_root,
+    root,
     rounded,
     scale_for,
     store_rounded,
@@ -50,15 +51,15 @@ def moments(v, inside, share, CENTRED: tl.constexpr, FULL: tl.constexpr):
 
 
 @triton.jit
-def suspect(excess, squares, n, beside, CENTRED: tl.constexpr):
-    """Whether `moments` may be wrong: out of range, or of a sum that cancelled. Not a number is."""
+def sound(excess, squares, n, beside, CENTRED: tl.constexpr):
+    """Whether these sums can be relied on: in range, and not of what cancelled. Not a number can't."""
     if squares.dtype == tl.float32:
         good = (squares < 1e30) & ((squares > 1e-20) | (beside > 1e-30))
     else:
         good = (squares < 1e300) & ((squares > 1e-200) | (beside > 1e-250))
     if CENTRED:
         good = good & (excess * excess * n <= 1e-3 * squares)
-    return good == 0
+    return good
 
 
 @triton.jit
@@ -82,10 +83,10 @@ def careful_moments(v, inside, share, beside, CENTRED: tl.constexpr, FULL: tl.co
 def rstd_and_slope(var, scale, eps, OUTSIDE: tl.constexpr):
     """1 / the deviation of data that was scaled, and of the data itself, and the slope."""
     if OUTSIDE:
-        root = tl.sqrt(var)
-        rstd = inverse(root + eps * scale)
+        deviation = root(var)
+        rstd = inverse(deviation + eps * scale)
         flat = inverse(0.0 * var + eps)
-        slope = tl.where(var > 0, (root + eps * scale) * inverse(root), 0.0)
+        slope = tl.where(deviation > 0, (deviation + eps * scale) * inverse(deviation), 0.0)
     else:
         rstd = inverse_root(var + eps * scale * scale)
         flat = inverse_root(0.0 * var + eps)
@@ -153,7 +154,7 @@ def _finish(
     shift, d, excess, squares = moments(v, inside, share, CENTRED, FULL)
     scale = tl.full((ROWS, 1), 1.0, A)
     back = scale
-    bad = suspect(excess, squares, n, beside, CENTRED)
+    bad = sound(excess, squares, n, beside, CENTRED) == 0
     if tl.max(tl.max(bad.to(tl.int32), 1), 0) > 0:
         if CENTRED:  # read again: what stays in registers meanwhile costs those who never come here
             v = tl.load(x + row * x_stride + col, mask, other=0.0).to(A)

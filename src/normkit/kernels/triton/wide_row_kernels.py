@@ -35,6 +35,7 @@ from normkit.kernels.triton.row_norm_kernels import (
     normalized,
     rstd_and_slope,
     saved,
+    sound,
 )
 
 
@@ -71,15 +72,6 @@ def _wait(at, numbers, slabs, there):
 
 
 @triton.jit
-def _sound(squares, beside):
-    """Whether squares were summed in range."""
-    if squares.dtype == tl.float32:
-        return (squares < 1e30) & ((squares > 1e-20) | (beside > 1e-30))
-    else:
-        return (squares < 1e300) & ((squares > 1e-200) | (beside > 1e-250))
-
-
-@triton.jit
 def _measure(v, words, row, inside, slab, slabs, terms, beside, A: tl.constexpr, CENTRED: tl.constexpr):
     """The inverse of a slab's scale, squared distances from its mean in that scale, and mean in two numbers.
 
@@ -95,11 +87,10 @@ def _measure(v, words, row, inside, slab, slabs, terms, beside, A: tl.constexpr,
         total, squares = sum_both(d, d * d, 0)
         excess = total * share
         squares -= total * excess
-        good = _sound(squares, beside) & (excess * excess * terms <= 1e-3 * squares)
     else:
         squares = tl.sum(v * v, 0)
-        good = _sound(squares, beside)
-    if good == 0:
+    # A mean that is far out may be of equal numbers, with nothing to square before slabs are compared.
+    if (sound(excess, squares, terms, beside, CENTRED) & (shift * shift < 1e30)) == 0:
         scale, back = scale_for(tl.max(tl.abs(v), 0), beside)
         u = v * scale
         if CENTRED:
@@ -126,7 +117,7 @@ def _joined(at, there, slab, n, slabs, A: tl.constexpr, CENTRED: tl.constexpr, C
         means = _heard(at + 2 * slabs, there, A)
         lost = _heard(at + 3 * slabs, there, A)
         back, origin = most_and_sum(own, tl.where(slab == 0, means, 0.0), 0)
-        scale = 1.0 / back
+        scale = inverse(back)
         origin *= scale
         terms = tl.where(there, tl.minimum(n - slab * COLUMNS, COLUMNS), 0).to(A)
         apart = (means * scale - origin) + lost * scale
@@ -134,7 +125,7 @@ def _joined(at, there, slab, n, slabs, A: tl.constexpr, CENTRED: tl.constexpr, C
         squares = squares * (scale * own) * (scale * own) + terms * (apart - mean) * (apart - mean)
     else:
         back = tl.max(own, 0)
-        scale = 1.0 / back
+        scale = inverse(back)
         origin, mean = scale * 0.0, scale * 0.0
         squares = squares * (scale * own) * (scale * own)
     return scale, back, origin, mean, tl.sum(squares, 0)
