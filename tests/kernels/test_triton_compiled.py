@@ -15,6 +15,6 @@ def test_no_default_launch_spills(target, tmp_path):
         "-W", "ignore", "-m", "tests.kernels.triton_compiled", target, TRITON_CACHE_DIR=str(tmp_path)
     )
     report = json.loads(told.stdout)
-    assert report["compiled"] > 300
+    assert report["compiled"] > 290
     assert report["registers"] > 32
     assert report["spills"] == []

@@ -1,4 +1,4 @@
-"""What the kernels' formulas are made of: inverses, scales, moments of parts, rounding."""
+"""What the kernels' formulas are made of: inverses, roots, scales, sums, rounding."""
 
 from __future__ import annotations
 
@@ -111,18 +111,6 @@ def two_sum(a, b):
     total = a + b
     tail = total - a
     return total, (a - (total - tail)) + (b - tail)
-
-
-@triton.jit
-def joined(count, mean, squares, other_count, other_mean, other_squares):
-    """Count, mean and sum of squared distances from it, of two parts together.
-
-    Chan, Golub & LeVeque (1983), "Algorithms for computing the sample variance".
-    """
-    total = count + other_count
-    apart = other_mean - mean
-    share = other_count * inverse(total)
-    return total, mean + apart * share, squares + other_squares + apart * apart * count * share
 
 
 @triton.jit
