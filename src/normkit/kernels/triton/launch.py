@@ -70,8 +70,8 @@ class Budget:
 
     held: of a row of float32 that stays in registers, of which a processor has 256 KB; half of it in
         float64, whose arithmetic takes more of them.
-    thread: of a thread. More of them, and fewer threads wait for each other in a sum; fewer, and more are
-        there to wait for memory.
+    thread: of a thread, and half of it in float64. More of them, and fewer threads wait for each other in a
+        sum; fewer, and more are there to wait for memory.
     """
 
     name: str
@@ -103,8 +103,9 @@ def _rows(n: int, size: int, chip: Chip, budget: Budget) -> Launch | None:
     if measured is not None:
         return Launch(measured[0], columns, measured[1])
     # Programs of one warp, whose threads need not wait for each other, where that holds a row.
-    rows = max(1, min(MOST_ROWS, budget.thread * chip.warp // (columns * size)))
-    return Launch(rows, columns, _warps(columns * size, budget.thread, chip))
+    thread = budget.thread * 4 // size
+    rows = max(1, min(MOST_ROWS, thread * chip.warp // (columns * size)))
+    return Launch(rows, columns, _warps(columns * size, thread, chip))
 
 
 def neighbours(how: Launch, chip: Chip) -> list[Launch]:
