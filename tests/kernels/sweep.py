@@ -42,7 +42,7 @@ def counted(kernel):
 
 
 if "--triton" in sys.argv:  # in its interpreter, for CPU tensors
-    from normkit.kernels.triton import OPERATORS, launch
+    from normkit.kernels.triton import OPERATORS, launch, row_norm
 
     for name, operator in OPERATORS.items():
         torch.library.impl(f"normkit::{name}", "cpu", counted(operator))
@@ -50,9 +50,18 @@ if "--triton" in sys.argv:  # in its interpreter, for CPU tensors
         launch.FORWARD = launch.BACKWARD = launch.Budget("any", held=64, thread=64)
         launch.SLAB = {"forward": 1024, "backward": 512}  # bytes: four slabs or more of 1000 elements
         launch.WAITING = 16  # programs: a partial sum of several rows
+
+        # In float32 the launch whose programs wait for each other, which the interpreter runs one after the
+        # other: another has measured all before it, so none waits. In bfloat16 one measures and one finishes.
+        def two_groups(rows, slabs, itemsize, chip):
+            return min(2, rows) if itemsize == 4 else 0
+
+        launch.waiting_groups = two_groups
+        row_norm._steps = lambda waiting: ((True, False), (waiting, True))
     if "--in-steps" in sys.argv:  # programs of one row or a few, which go through several in a backward pass
         launch.FORWARD = launch.BACKWARD = launch.Budget("any", held=64 << 10, thread=8)
         launch.MOST_WARPS, launch.CHANNEL_WARPS = 4, {True: 4, False: 4}
+        launch.reads_ahead, row_norm.chip_of = lambda *_: True, lambda device: launch.Chip(processors=2)
 
 DEVICE = "cuda" if "--cuda" in sys.argv else "cpu"
 IN_SLABS = "--in-slabs" in sys.argv  # rows that registers do not hold; a BatchNorm has none, nor narrow ones
