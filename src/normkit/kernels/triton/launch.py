@@ -70,8 +70,8 @@ class Budget:
 
     held: of a row of float32 that stays in registers, of which a processor has 256 KB; half of it in
         float64, whose arithmetic takes more of them.
-    thread: of a thread, and half of it in float64. More of them, and fewer threads wait for each other in a
-        sum; fewer, and more are there to wait for memory.
+    thread: of a thread. More of them, and fewer threads wait for each other in a sum; fewer, and more are
+        there to wait for memory.
     """
 
     name: str
@@ -81,6 +81,7 @@ class Budget:
 
 FORWARD = Budget("forward", held=128 << 10, thread=128)
 BACKWARD = Budget("backward", held=32 << 10, thread=64)  # x, grad_y and two sums at once
+FLOAT64_THREAD = 64  # at most: with more rows to a thread their masks don't fit gfx942's scalar registers
 MOST_ROWS = 64
 MOST_THREADS = 1024
 
@@ -103,7 +104,7 @@ def _rows(n: int, size: int, chip: Chip, budget: Budget) -> Launch | None:
     if measured is not None:
         return Launch(measured[0], columns, measured[1])
     # Programs of one warp, whose threads need not wait for each other, where that holds a row.
-    thread = budget.thread * 4 // size
+    thread = budget.thread if size == 4 else min(budget.thread, FLOAT64_THREAD)
     rows = max(1, min(MOST_ROWS, thread * chip.warp // (columns * size)))
     return Launch(rows, columns, _warps(columns * size, thread, chip))
 
