@@ -5,6 +5,7 @@ JSON, what served and what was wrong.
 """
 
 import dataclasses
+import itertools
 import json
 import sys
 import warnings
@@ -48,16 +49,15 @@ if "--triton" in sys.argv:  # in its interpreter, for CPU tensors
         torch.library.impl(f"normkit::{name}", "cpu", counted(operator))
     if "--in-slabs" in sys.argv:  # what a row of 17 is too wide for
         launch.FORWARD = launch.BACKWARD = launch.Budget("any", held=64, thread=64)
-        launch.SLAB = {"forward": 1024, "backward": 512}  # bytes: four slabs or more of 1000 elements
-        launch.WAITING = 16  # programs: a partial sum of several rows
+        # Four slabs or more of 1000 elements, and partial sums of several rows.
+        launch.SHARING = {place: launch.Sharing(16, 1, 2, 128) for place in launch.SHARING}
+        launch.PROCESSORS = 1
 
-        # In float32 the launch whose programs wait for each other, which the interpreter runs one after the
-        # other: another has measured all before it, so none waits. In bfloat16 one measures and one finishes.
-        def two_groups(rows, slabs, itemsize, chip):
-            return min(2, rows) if itemsize == 4 else 0
-
-        launch.waiting_groups = two_groups
-        row_norm._steps = lambda waiting: ((True, False), (waiting, True))
+        # By turns a launch that finishes what another measured, and one whose programs wait for each other.
+        # The interpreter runs these one after the other, so another has measured all before: none waits.
+        launch.waiting_groups = lambda rows, slabs, programs: min(2, rows)
+        ways = itertools.cycle([((True, False), (False, True)), ((True, False), (True, True))])
+        row_norm._steps = lambda shared: next(ways)
     if "--in-steps" in sys.argv:  # programs of one row or a few, which go through several in a backward pass
         launch.FORWARD = launch.BACKWARD = launch.Budget("any", held=64 << 10, thread=8)
         launch.MOST_WARPS, launch.CHANNEL_WARPS = 4, {True: 4, False: 4}

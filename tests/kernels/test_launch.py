@@ -26,8 +26,6 @@ def test_every_width_has_a_launch_that_a_chip_can_run(choose, size, chip):
         if how is not None:
             assert runs(how, size, chip)
             assert n <= how.columns < 2 * n
-    for which in ("forward", "backward"):
-        assert runs(launch.row_slab(which, size, chip), size, chip)
 
 
 @pytest.mark.parametrize("choose", CHOICES)
@@ -58,27 +56,39 @@ def test_partial_sums_are_the_same_on_every_chip():
         assert "chip" not in inspect.signature(chosen).parameters
 
 
+PASSES = ("forward", "backward")
+
+
 @pytest.mark.parametrize("processors", [16, 108, 132, 160])
 @pytest.mark.parametrize("itemsize", [2, 4, 8])
-def test_programs_that_wait_for_each_other_all_run(itemsize, processors):
-    chip = Chip(processors=processors)
-    registers = launch.registers(itemsize, chip)
-    for slabs in (2, 5, 16, 64, 300, 2000):
+@pytest.mark.parametrize("which", PASSES)
+def test_programs_that_wait_for_each_other_all_run(which, itemsize, processors):
+    for n in (8193, 16400, 32768, 70001, 262_144, 4_000_000):
         for rows in (1, 3, 64, 10**6):
-            programs = launch.waiting_groups(rows, slabs, itemsize, chip) * slabs
-            threads = -(-programs // processors) * launch.SLAB_THREADS
-            assert threads * registers <= 64 << 10
-            assert programs <= rows * slabs
+            shared = launch.shared_rows(which, rows, n, itemsize, Chip(processors=processors))
+            programs = shared.groups * shared.slabs
+            threads = -(-programs // processors) * shared.warps * 32
+            assert threads * shared.registers <= 64 << 10
+            assert programs <= rows * shared.slabs
 
 
-def test_where_programs_may_not_all_run_none_waits():
-    assert launch.waiting_groups(100, 4, 4, Chip()) == 0
-    assert launch.waiting_groups(100, 400, 4, Chip(processors=16)) == 0
+@pytest.mark.parametrize("which", PASSES)
+def test_where_programs_may_not_all_run_none_waits(which):
+    assert launch.shared_rows(which, 100, 16400, 4, Chip()).groups == 0
+    assert launch.shared_rows(which, 100, 10**7, 4, Chip(processors=1)).groups == 0
 
 
-def test_a_slab_s_words_are_read_by_a_thread_each():
-    assert launch.most_slabs(3) == launch.SLAB_THREADS
-    assert launch.most_slabs(launch.SLAB_THREADS + 1) == 2 * launch.SLAB_THREADS
+@pytest.mark.parametrize("chip", [Chip(32), Chip(64)])
+@pytest.mark.parametrize("itemsize", [2, 4, 8])
+@pytest.mark.parametrize("which", PASSES)
+def test_slabs_are_all_of_a_row_and_their_words_are_read_by_a_thread_each(which, itemsize, chip):
+    for n in (8193, 16400, 262_144, 10**6):
+        shared = launch.shared_rows(which, 10, n, itemsize, chip)
+        assert (shared.slabs - 1) * shared.columns < n <= shared.slabs * shared.columns
+        assert shared.slabs <= shared.most_slabs
+        assert shared.warps * chip.warp <= shared.most_slabs
+        assert runs(launch.Launch(1, shared.columns, shared.warps), itemsize, chip)
+        assert shared.most_slabs.bit_count() == 1
 
 
 @pytest.mark.parametrize("itemsize", [2, 4])

@@ -17,7 +17,7 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
 from normkit.kernels.pytorch import accumulation_dtype
-from normkit.kernels.triton import batch_norm_kernels, launch, row_norm_kernels, wide_row_kernels
+from normkit.kernels.triton import batch_norm_kernels, launch, row_norm, row_norm_kernels, wide_row_kernels
 from normkit.kernels.triton.bound import ACCUMULATE
 
 TARGETS = {
@@ -70,13 +70,13 @@ def whole_rows(n, how):
 
 def shared_rows(kernel, which, dtype, n, chip, recipe):
     """Likewise, of rows that several programs share."""
-    how = launch.row_slab(which, dtype.itemsize, chip)
-    slabs = -(-n // how.columns)
-    recipe = {**recipe, "FULL": n % how.columns == 0, "COLUMNS": how.columns}
-    recipe |= {"SLABS": launch.most_slabs(slabs), "LEAD": launch.LEAD}
-    waiting = launch.waiting_groups(n, slabs, dtype.itemsize, chip) > 0
-    for measure, finish in ((True, True),) if waiting else ((True, False), (False, True)):
-        yield kernel, how, {**recipe, "MEASURE": measure, "FINISH": finish}
+    shared = launch.shared_rows(which, n, n, dtype.itemsize, chip)
+    numbers = {"forward": 3 + 2 * recipe["CENTRED"], "backward": 1 + recipe["CENTRED"]}[which]
+    recipe = {**recipe, "NUMBERS": numbers, "PAIRS": row_norm._in_pairs(dtype.itemsize, n)}
+    for step in row_norm._steps(shared):
+        options = row_norm._step(shared, n, *step)
+        constants = {name: options[name] for name in options if name.isupper()}
+        yield kernel, launch.Launch(1, shared.columns, shared.warps), {**recipe, **constants}
 
 
 def channel_kernels(dtype, outer, inner, chip, planar):
@@ -162,7 +162,7 @@ def compiled(kernel, how, constants, dtype, target, ones):
     if "AHEAD" in constants:
         registers = launch.most_registers(how, chip_for(target))
     elif constants.get("MEASURE") and constants.get("FINISH"):
-        registers = launch.registers(dtype.itemsize, chip_for(target))
+        registers = launch.SHARING[kernel.__name__, dtype.itemsize].registers
     if registers:
         options["maxnreg"] = registers
     return triton.compile(source, target=target, options=options)

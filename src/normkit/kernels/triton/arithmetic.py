@@ -9,6 +9,23 @@ INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
 @triton.jit
+def widened(v, A: tl.constexpr):
+    """The same in the dtype A; of a bfloat16 the bits, for which compilers find fewer instructions."""
+    if v.dtype == tl.bfloat16 and A == tl.float32:  # noqa: SIM300 - a dtype, not a constant of ours
+        return (v.to(tl.uint16, bitcast=True).to(tl.uint32) << 16).to(tl.float32, bitcast=True)
+    else:
+        return v.to(A)
+
+
+@triton.jit
+def unpacked(pairs, DTYPE: tl.constexpr, A: tl.constexpr):
+    """Pairs of numbers of 16 bits, as they lie in memory, in the dtype A."""
+    low = widened(pairs.to(tl.int16).to(DTYPE, bitcast=True), A)
+    high = widened((pairs >> 16).to(tl.int16).to(DTYPE, bitcast=True), A)
+    return tl.reshape(tl.join(low, high), (2 * pairs.shape[0],))
+
+
+@triton.jit
 def inverse(v):
     """1 / v. In float32 the GPU's estimate and a step of Newton's: within a unit, and no subroutine."""
     r = 1.0 / v
@@ -68,8 +85,10 @@ def rounded(v, sure):
 @triton.jit
 def by_fours(v):
     """Sums of four neighbours in a row each: a thread would else add up all of its own in one long chain."""
-    if v.shape[1] < 4:
+    if v.shape[-1] < 4:
         return v
+    elif len(v.shape) == 1:
+        return tl.sum(tl.reshape(v, (v.shape[0] // 4, 4)), 1)
     else:
         return tl.sum(tl.reshape(v, (v.shape[0], v.shape[1] // 4, 4)), 2)
 
@@ -86,20 +105,6 @@ def sum_both(a, b, axis: tl.constexpr, KEEP: tl.constexpr = False):
         return tl.sum(a, axis, keep_dims=KEEP), tl.sum(b, axis, keep_dims=KEEP)
     else:
         return tl.reduce((a, b), axis, _add_each, keep_dims=KEEP)
-
-
-@triton.jit
-def _most_and_sum(a, b, c, d):
-    return tl.maximum(a, c), b + d
-
-
-@triton.jit
-def most_and_sum(a, b, axis: tl.constexpr):
-    """The largest of a and the sum of b, likewise."""
-    if INTERPRETED:
-        return tl.max(a, axis), tl.sum(b, axis)
-    else:
-        return tl.reduce((a, b), axis, _most_and_sum)
 
 
 @triton.jit

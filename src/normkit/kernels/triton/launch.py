@@ -17,20 +17,21 @@ __all__ = [
     "MOMENTS",
     "PARTS",
     "PER_CHANNEL",
+    "SHARING",
     "Chip",
     "Launch",
+    "Shared",
+    "Sharing",
     "channels",
     "most_registers",
-    "most_slabs",
     "neighbours",
     "reads_ahead",
-    "registers",
     "row_backward",
     "row_forward",
-    "row_slab",
     "rows_ahead",
     "rows_each",
     "rows_of_a_part",
+    "shared_rows",
     "stages",
     "waiting_groups",
     "wide_parts",
@@ -119,15 +120,83 @@ def neighbours(how: Launch, chip: Chip) -> list[Launch]:
     return [h for h in found if h.rows and h.warps and h.warps * chip.warp <= MOST_THREADS and h != how]
 
 
-# Bytes of a wider row's part, of the data, by pass: backward two gradients' sums stay in registers besides.
-SLAB = {"forward": 8 << 10, "backward": 4 << 10}
-SLAB_THREADS = 128
-LEAD = 2  # rows that are measured before the first is finished
+@dataclass(frozen=True)
+class Sharing:
+    """A pass over rows that several programs share.
+
+    thread: bytes of the data that a thread has of a row.
+    warps: of a program; more of them, and fewer programs wait for each other.
+    ahead: rows that are measured before the first is finished, and stay in registers.
+    registers: of a thread, at the most: of 64 thousand of a processor.
+    """
+
+    thread: int
+    warps: int
+    ahead: int
+    registers: int
 
 
-def row_slab(which: str, itemsize: int, chip: Chip) -> Launch:
-    """A part of a row that is too wide for one program."""
-    return Launch(1, SLAB[which] // itemsize, SLAB_THREADS // chip.warp)
+# By pass and bytes of an element: what an H200 does best with. Backward a thread also holds two sums for each
+# of its columns.
+SHARING = {
+    ("forward", 2): Sharing(thread=64, warps=4, ahead=2, registers=128),
+    ("forward", 4): Sharing(thread=64, warps=4, ahead=2, registers=128),
+    ("forward", 8): Sharing(thread=64, warps=4, ahead=2, registers=255),
+    ("backward", 2): Sharing(thread=64, warps=4, ahead=2, registers=255),
+    ("backward", 4): Sharing(thread=64, warps=4, ahead=2, registers=168),
+    ("backward", 8): Sharing(thread=32, warps=4, ahead=2, registers=255),
+}
+
+
+@dataclass(frozen=True)
+class Shared:
+    """How rows are dealt out to programs that share them.
+
+    columns: of a program's slab, a power of two.
+    slabs: of a row.
+    most_slabs: a power of two for them, and not less than a program has threads.
+    groups: of `slabs` programs, that can all run at the same time; none if 0.
+    warps, ahead, registers: as above.
+    """
+
+    columns: int
+    slabs: int
+    most_slabs: int
+    groups: int
+    warps: int
+    ahead: int
+    registers: int
+
+
+def shared_rows(which: str, rows: int, n: int, itemsize: int, chip: Chip) -> Shared:
+    """Rows that are too wide for one program."""
+    sharing = SHARING[which, itemsize]
+    threads = sharing.warps * chip.warp
+    columns = sharing.thread * threads // itemsize
+    slabs = -(-n // columns)
+    groups = waiting_groups(rows, slabs, _at_a_time(sharing) * chip.processors)
+    most_slabs = max(threads, _power_of_two(slabs))
+    return Shared(columns, slabs, most_slabs, groups, sharing.warps, sharing.ahead, sharing.registers)
+
+
+def waiting_groups(rows: int, slabs: int, programs: int) -> int:
+    """Into how many groups so many programs go, which share rows and wait for each other."""
+    return min(rows, programs // slabs)
+
+
+def wide_parts(rows: int, slabs: int, itemsize: int) -> int:
+    """Partial sums of a weight's gradient over rows in `slabs` parts."""
+    return max(1, min(rows, _at_a_time(SHARING["backward", itemsize]) * PROCESSORS // slabs))
+
+
+def _at_a_time(sharing: Sharing) -> int:
+    """Programs of a processor of CUDA's, which has registers for them."""
+    of_a_warp = -(-sharing.registers // 8) * 8 * 32
+    return min(MOST_PROGRAMS, (64 << 10) // (of_a_warp * sharing.warps))
+
+
+PROCESSORS = 128  # that partial sums are made for, whatever the chip has
+MOST_PROGRAMS = 16  # of a processor, of the smallest
 
 
 def _power_of_two(n: int) -> int:
@@ -186,30 +255,6 @@ def most_registers(how: Launch, chip: Chip) -> int:
 def rows_ahead(rows: int, how: Launch, chip: Chip) -> int:
     """Rows of each of these programs."""
     return -(-rows // (chip.processors * how.rows)) * how.rows
-
-
-WAITING = 512  # programs of a pass over wide rows where there is a sum to be taken: one choice for all chips
-
-
-def most_slabs(slabs: int) -> int:
-    """A power of two for so many slabs, and not less than there are threads."""
-    return max(SLAB_THREADS, _power_of_two(slabs))
-
-
-def registers(itemsize: int, chip: Chip) -> int:
-    """That a thread of these programs takes at the most: of 64 thousand of a processor."""
-    return 255 if itemsize == 8 or chip.architecture.startswith("sm_8") else 128
-
-
-def waiting_groups(rows: int, slabs: int, itemsize: int, chip: Chip) -> int:
-    """How many groups of programs, `slabs` in each, can share rows and wait for each other; none if 0."""
-    at_a_time = (64 << 10) // ((registers(itemsize, chip) + 1) // 2 * 2 * SLAB_THREADS)
-    return min(rows, at_a_time * chip.processors // slabs)
-
-
-def wide_parts(rows: int, slabs: int) -> int:
-    """Partial sums of a weight's gradient over rows in `slabs` parts."""
-    return max(1, min(rows, WAITING // slabs))
 
 
 # Bytes, in float32, of a tile of BatchNorm's data. With the channels last a thread has statistics of several

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
@@ -64,13 +65,14 @@ class _Forward:
     """A forward pass of a kind.
 
     launches: of (input, output, weight, bias, statistics), and words where rows are wide. statistics, words:
-    their shapes. dtype: of the statistics.
+    their shapes. dtype: of the statistics. pairs: whether two numbers are read as one.
     """
 
     launches: tuple[Bound, ...]
     statistics: tuple[int, int]
     words: tuple[int, int, int] | None
     dtype: torch.dtype
+    pairs: bool = False
 
 
 _forwards: Calls[_Forward] = Calls()
@@ -98,6 +100,9 @@ def _forward(
         if x is not input or w is not weight or b is not bias:
             return _forward(x, w, b, eps, centred, trailing, outside, gain_offset, keep=keep)
         call = _forwards.keep(key, _plan_forward(input, eps, centred, trailing, outside, gain_offset))
+    if call.pairs and _is_odd(input):
+        x = input.clone(memory_format=torch.contiguous_format)
+        return _forward(x, weight, bias, eps, centred, trailing, outside, gain_offset, keep=keep)
     output = torch.empty_like(input, memory_format=torch.contiguous_format)
     statistics = None
     if keep:
@@ -141,24 +146,40 @@ def _plan_forward(
             FULL=n == how.columns, ROWS=how.rows, COLUMNS=how.columns, AHEAD=ahead, **recipe,
         )  # fmt: skip
         return _Forward((held,), shape, None, dtype)
-    how = launch.row_slab("forward", x.itemsize, chip)
-    slabs = triton.cdiv(n, how.columns)
-    groups, most = launch.waiting_groups(rows, slabs, x.itemsize, chip), launch.registers(x.itemsize, chip)
+    shared = launch.shared_rows("forward", rows, n, x.itemsize, chip)
+    slabs, groups, numbers = shared.slabs, shared.groups or rows, 5 if centred else 3
+    pairs = _in_pairs(x.itemsize, n, stride)
     wide = tuple(
         Bound(
-            wide_row_kernels.forward, (slabs * (groups or rows),), x, rows, n, slabs, groups or rows, stride,
-            *scalars, warps=how.warps, registers=most if groups else 0, waiting=groups > 0,
-            FULL=n % how.columns == 0, COLUMNS=how.columns, SLABS=launch.most_slabs(slabs),
-            MEASURE=measure, FINISH=finish, LEAD=launch.LEAD, **recipe,
+            wide_row_kernels.forward, (slabs * groups,), x, rows, n, slabs, groups, stride, *scalars,
+            NUMBERS=numbers, PAIRS=pairs, **_step(shared, n, *step), **recipe,
         )
-        for measure, finish in _steps(groups > 0)
+        for step in _steps(shared)
     )  # fmt: skip
-    return _Forward(wide, shape, (rows, 4, slabs), dtype)
+    return _Forward(wide, shape, (rows, numbers, slabs), dtype, pairs)
 
 
-def _steps(waiting: bool) -> tuple[tuple[bool, bool], ...]:
+def _steps(shared: launch.Shared) -> tuple[tuple[bool, bool], ...]:
     """(whether it measures, whether it finishes) of each launch over wide rows."""
-    return ((True, True),) if waiting else ((True, False), (False, True))
+    return ((True, True),) if shared.groups else ((True, False), (False, True))
+
+
+def _step(shared: launch.Shared, n: int, measure: bool, finish: bool) -> dict[str, Any]:
+    """What both directions' launches over wide rows are given by name."""
+    waiting = measure and finish
+    options = {"warps": shared.warps, "waiting": waiting, "registers": shared.registers if waiting else 0}
+    slabs = {"FULL": n % shared.columns == 0, "COLUMNS": shared.columns, "SLABS": shared.most_slabs}
+    return {**options, **slabs, "MEASURE": measure, "FINISH": finish, "LEAD": shared.ahead}
+
+
+def _in_pairs(itemsize: int, n: int, *strides: int | None) -> bool:
+    """Whether numbers of 16 bits can be read by twos, if the first lies at an even place."""
+    return itemsize == 2 and n % 2 == 0 and all(stride is not None and stride % 2 == 0 for stride in strides)
+
+
+def _is_odd(*tensors: Tensor) -> bool:
+    """Whether one of them begins in the midst of four bytes."""
+    return any(t.data_ptr() % 4 for t in tensors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,13 +187,14 @@ class _Backward:
     """A backward pass of a kind.
 
     launches: of (grad_output, input, statistics, weight, grad_input, weight's sums, bias's sums), and words
-    as above. sums: how many partial sums there are; one is the gradient. add: adds them up.
+    and pairs as above. sums: how many partial sums there are; one is the gradient. add: adds them up.
     """
 
     launches: tuple[Bound, ...]
     sums: int
     add: Bound | None
     words: tuple[int, int, int] | None
+    pairs: bool = False
 
 
 _backwards: Calls[_Backward] = Calls()
@@ -205,6 +227,9 @@ def row_norm_bwd(
         if g is not grad_output or x is not input or saved is not statistics or w is not weight:
             return row_norm_bwd(g, x, saved, w, bias, eps, *options)
         call = _backwards.keep(key, _plan_backward(grad_output, input, *options))
+    if call.pairs and _is_odd(grad_output, input):
+        g, x = (t.clone(memory_format=torch.contiguous_format) for t in (grad_output, input))
+        return row_norm_bwd(g, x, statistics, weight, bias, eps, *options)
     grad_x, gain, shift = _new(input, input_grad), _new(weight, weight_grad), _new(bias, bias_grad)
     gains, shifts = gain, shift
     if call.sums > 1:
@@ -277,24 +302,22 @@ def _plan_backward(
             STAGES=launch.stages(how, x.itemsize, chip), **recipe,
         )  # fmt: skip
         return _Backward((held,), count, _adding(x, dtype, count, n), None)
-    how = launch.row_slab("backward", x.itemsize, chip)
-    slabs = triton.cdiv(n, how.columns)
-    groups, most = launch.waiting_groups(rows, slabs, x.itemsize, chip), launch.registers(x.itemsize, chip)
-    parts = launch.wide_parts(rows, slabs) if summed else (groups or rows)
-    groups = min(groups, parts)
-    steps = _steps(groups > 0) if input_grad else ((False, True),)  # else there is nothing to measure
+    shared = launch.shared_rows("backward", rows, n, x.itemsize, chip)
+    slabs, numbers, pairs = shared.slabs, 2 if centred else 1, _in_pairs(x.itemsize, n, *strides)
+    parts = launch.wide_parts(rows, slabs, x.itemsize) if summed else shared.groups or rows
+    together = min(shared.groups, parts) or parts  # parts that a launch can have running at a time
+    steps = _steps(shared) if input_grad else ((False, True),)  # else there is nothing to measure
     wide = tuple(
         Bound(
-            wide_row_kernels.backward, (slabs * (groups or parts),), x,
-            rows, n, slabs, groups or parts, parts, *strides, *in_two(gain_offset),
-            warps=how.warps, registers=most if measure and finish else 0, waiting=measure and finish,
-            FULL=n % how.columns == 0, COLUMNS=how.columns, SLABS=launch.most_slabs(slabs),
-            MEASURE=measure, FINISH=finish, LEAD=launch.LEAD, **recipe,
+            wide_row_kernels.backward, (slabs * min(together, parts - first),), x,
+            rows, n, slabs, first, parts, *strides, *in_two(gain_offset),
+            NUMBERS=numbers, PAIRS=pairs, **_step(shared, n, *step), **recipe,
         )
-        for measure, finish in steps
+        for first in range(0, parts, together)
+        for step in steps
     )  # fmt: skip
     count = parts if summed else 1
-    return _Backward(wide, count, _adding(x, dtype, count, n), (rows, 2, slabs))
+    return _Backward(wide, count, _adding(x, dtype, count, n), (rows, numbers, slabs), pairs)
 
 
 def _adding(x: Tensor, dtype: torch.dtype, count: int, n: int) -> Bound | None:

@@ -20,6 +20,7 @@ from normkit.kernels.triton.arithmetic import (
     store_rounded,
     sum_both,
     two_sum,
+    widened,
 )
 
 
@@ -51,14 +52,17 @@ def moments(v, inside, share, CENTRED: tl.constexpr, FULL: tl.constexpr):
 
 
 @triton.jit
-def sound(excess, squares, n, beside, CENTRED: tl.constexpr):
-    """Whether these sums can be relied on: in range, and not of what cancelled. Not a number can't."""
+def sound(excess, squares, n, beside, most, CENTRED: tl.constexpr):
+    """Whether these sums can be relied on: in range, and no more than `most` of them cancelled.
+
+    What is not a number can't.
+    """
     if squares.dtype == tl.float32:
         good = (squares < 1e30) & ((squares > 1e-20) | (beside > 1e-30))
     else:
         good = (squares < 1e300) & ((squares > 1e-200) | (beside > 1e-250))
     if CENTRED:
-        good = good & (excess * excess * n <= 1e-3 * squares)
+        good = good & (excess * excess * n <= most * squares)
     return good
 
 
@@ -116,9 +120,9 @@ def keep_statistics(
 def parameter(p, col, inside, A: tl.constexpr, FULL: tl.constexpr):
     """A weight or a bias of some columns, all of which there are where FULL."""
     if FULL:
-        return tl.load(p + col).to(A)
+        return widened(tl.load(p + col), A)
     else:
-        return tl.load(p + col, inside, other=0.0).to(A)
+        return widened(tl.load(p + col, inside, other=0.0), A)
 
 
 @triton.jit
@@ -154,7 +158,7 @@ def _finish(
     shift, d, excess, squares = moments(v, inside, share, CENTRED, FULL)
     scale = tl.full((ROWS, 1), 1.0, A)
     back = scale
-    bad = sound(excess, squares, n, beside, CENTRED) == 0
+    bad = sound(excess, squares, n, beside, 1e-3, CENTRED) == 0
     if tl.max(tl.max(bad.to(tl.int32), 1), 0) > 0:
         if CENTRED:  # read again: what stays in registers meanwhile costs those who never come here
             v = tl.load(x + row * x_stride + col, mask, other=0.0).to(A)
@@ -218,17 +222,28 @@ def forward(
 
 
 @triton.jit
+def _kept(at, there):
+    if there is None:
+        return tl.load(at)
+    else:
+        return tl.load(at, there, other=0.0)
+
+
+@triton.jit
 def saved(statistics, row, rows, there, CENTRED: tl.constexpr, OUTSIDE: tl.constexpr):
-    """rstd, mean, residual and slope of rows, as they were kept; zeros of rows that are not there."""
-    rstd = tl.load(statistics + row, there, other=0.0)
+    """rstd, mean, residual and slope of rows, as they were kept; zeros of rows that are not there.
+
+    there: which of them are, or None for all.
+    """
+    rstd = _kept(statistics + row, there)
     mean, residual, slope = 0.0 * rstd, 0.0 * rstd, 1.0 + 0.0 * rstd
     if CENTRED:
         statistics += rows
-        mean = tl.load(statistics + row, there, other=0.0)
+        mean = _kept(statistics + row, there)
         statistics += rows
-        residual = tl.load(statistics + row, there, other=0.0)
+        residual = _kept(statistics + row, there)
     if OUTSIDE:
-        slope = tl.load(statistics + rows + row, there, other=0.0)
+        slope = _kept(statistics + rows + row, there)
     return rstd, mean, residual, slope
 
 
