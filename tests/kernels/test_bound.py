@@ -1,11 +1,13 @@
 """A kernel with all but its tensors decided: what is launched directly, and what through Triton."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
 pytest.importorskip("triton", reason="Triton is for Linux")
 from normkit.kernels.triton import bound
-from normkit.kernels.triton.bound import Bound, Calls, in_two, kind
+from normkit.kernels.triton.bound import Bound, Calls, in_two, kind, maker, parameter_kind
 
 
 class Kernel:
@@ -65,6 +67,51 @@ def test_kinds_differ_by_all_that_a_kernel_is_compiled_or_launched_for():
     assert kind(x) == kind(x.clone())
     assert kind(x) not in map(kind, others)
     assert len(set(map(kind, others))) == len(others)
+
+
+def test_kinds_of_parameters_differ_by_all_but_strides_where_they_are_dense():
+    p = torch.zeros(2, 1, 3)
+    others = [p.double(), p[0], torch.zeros(2, 3, 1), p.as_strided((2, 1, 3), (1, 1, 2)), None]
+    assert parameter_kind(p) == parameter_kind(p.as_strided((2, 1, 3), (3, 7, 1)))
+    assert parameter_kind(p) not in map(parameter_kind, others)
+    assert len(set(map(parameter_kind, others))) == len(others)
+
+
+def test_an_output_has_the_format_that_was_asked_for():
+    x, images = torch.zeros(5, 6), torch.zeros(2, 3, 4, 5)
+    last = images.contiguous(memory_format=torch.channels_last)
+    rows = (x, x[:, :3], x.t(), x[::2], x[0].expand(5, 6), x[:0], x.as_strided((1, 6), (9, 1)))
+    for format, inputs in (
+        (torch.contiguous_format, (*rows, images, last)),
+        (torch.channels_last, (images, last, last[:, :2], last[:1])),
+    ):
+        for t in inputs:
+            made, wanted = maker(t, format)(t), torch.empty_like(t, memory_format=format)
+            assert (made.shape, made.stride(), made.dtype) == (wanted.shape, wanted.stride(), wanted.dtype)
+
+
+def test_launches_go_to_the_current_stream_of_the_tensors_gpu(monkeypatch):
+    """With the second of two GPUs stood in for, and the first current."""
+    entered, streams = [], []
+
+    @contextmanager
+    def on(gpu):
+        entered.append(gpu)
+        yield
+
+    monkeypatch.setattr(bound, "index_of", lambda device: 1)
+    monkeypatch.setattr(bound, "is_current", lambda gpu: gpu == current[0])
+    monkeypatch.setattr(bound, "on", on)
+    monkeypatch.setattr(bound, "current_stream", lambda gpu: 70 + gpu)
+    monkeypatch.setattr(bound, "direct", lambda *_: lambda stream, addresses: streams.append(stream))
+    current, x = [0], torch.zeros(4)
+    launch = Bound(Kernel(), (3,), x, warps=2)
+    launch(x, x)
+    launch(x, x)
+    current[0] = 1
+    launch(x, x)
+    assert entered == [1, 1]
+    assert streams == [71, 71]
 
 
 def test_calls_are_forgotten_before_there_are_too_many(monkeypatch):

@@ -19,7 +19,18 @@ from normkit.kernels.pytorch import (
 )
 from normkit.kernels.triton import batch_norm_kernels as kernels
 from normkit.kernels.triton import launch
-from normkit.kernels.triton.bound import ACCUMULATE, Bound, Calls, bind_add, dense, in_two, kind
+from normkit.kernels.triton.bound import (
+    ACCUMULATE,
+    Bound,
+    Calls,
+    Make,
+    bind_add,
+    dense,
+    in_two,
+    kind,
+    maker,
+    parameter_kind,
+)
 from normkit.kernels.triton.device import chip_of
 
 
@@ -90,7 +101,7 @@ class _Forward:
 
     measure: of (input, origins, means, squares, units), and conclude: of those four and (statistics), or of
     (running_mean, running_var, statistics). apply: of (input, output, statistics, weight, bias), or of
-    (input, output, running_mean, running_var, weight, bias) where no statistics are kept.
+    (input, output, running_mean, running_var, weight, bias) where no statistics are kept. make: an output.
     """
 
     measure: Bound | None
@@ -98,7 +109,7 @@ class _Forward:
     apply: Bound
     parts: int
     dtype: torch.dtype
-    format: torch.memory_format
+    make: Make
 
 
 _forwards: Calls[_Forward] = Calls()
@@ -115,7 +126,7 @@ def _forward(
     keep: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
     """With given statistics, or without them the batch's own."""
-    key = (kind(input), kind(mean), kind(var), kind(weight), kind(bias), eps, keep)
+    key = (kind(input), *map(parameter_kind, (mean, var, weight, bias)), eps, keep)
     call = _forwards.get(key)
     if call is None:
         check_channels(input, mean, var, weight, bias, eps=eps)
@@ -127,7 +138,7 @@ def _forward(
         if x is not input or m is not mean or v is not var or w is not weight or b is not bias:
             return _forward(x, m, v, w, b, eps, keep=keep)
         call = _forwards.keep(key, _plan_forward(layout, eps, mean is not None, keep))
-    output = torch.empty_like(input, memory_format=call.format)
+    output = call.make(input)
     if not keep:
         call.apply(input, output, mean, var, weight, bias)
         return output, None
@@ -145,19 +156,19 @@ def _forward(
 
 
 def _plan_forward(layout: _Layout, eps: float, fixed: bool, keep: bool) -> _Forward:
-    strides, format = layout.strides(layout.x), _format(layout.x)
+    strides, make = layout.strides(layout.x), maker(layout.x, _format(layout.x))
     apply = layout.rows(kernels.apply, *strides, *layout.dense)
     if not keep:
         apply = layout.rows(kernels.infer, *strides, *layout.dense, *in_two(eps))
     if fixed:
         given = layout.per_channel(kernels.given, launch.PER_CHANNEL, *in_two(eps))
-        return _Forward(None, given, apply, 0, layout.dtype, format)
+        return _Forward(None, given, apply, 0, layout.dtype, make)
     measure = layout.rows(kernels.moments, *strides, layout.each, eps, by_part=True)
     terms = layout.inner if layout.planar else 1
     conclude = layout.per_channel(
         kernels.conclude, launch.MOMENTS, layout.parts, layout.outer, layout.each, terms, *in_two(eps)
     )
-    return _Forward(measure, conclude, apply, layout.parts, layout.dtype, format)
+    return _Forward(measure, conclude, apply, layout.parts, layout.dtype, make)
 
 
 def batch_norm(

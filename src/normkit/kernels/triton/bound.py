@@ -1,12 +1,14 @@
 """A kernel with all but its tensors decided: what a second call of a kind need not do again.
 
 Triton's own launch looks at every argument anew, which takes longer than a small norm does; what it has
-compiled can be launched directly.
+compiled can be launched directly (`normkit.kernels.triton.direct`).
 """
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+import functools
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -15,11 +17,24 @@ import triton.language as tl
 from torch import Tensor
 
 from normkit.kernels.triton import launch, row_norm_kernels
-from normkit.kernels.triton.device import current_stream, is_current, on
+from normkit.kernels.triton.device import current_stream, index_of, is_current, on
+from normkit.kernels.triton.direct import Launch, direct
 
-__all__ = ["ACCUMULATE", "Bound", "Calls", "bind_add", "dense", "in_two", "kind"]
+__all__ = [
+    "ACCUMULATE",
+    "Bound",
+    "Calls",
+    "Make",
+    "bind_add",
+    "dense",
+    "in_two",
+    "kind",
+    "maker",
+    "parameter_kind",
+]
 
 T = TypeVar("T")
+Make: TypeAlias = Callable[[Tensor], Tensor]
 MOST_CALLS = 4096
 ACCUMULATE = {torch.float32: tl.float32, torch.float64: tl.float64}
 
@@ -30,7 +45,7 @@ class Bound:
     Always to be called with tensors of the same dtypes, and None in the same places.
     """
 
-    __slots__ = ("_device", "_direct", "_grid", "_kernel", "_options", "_rest")
+    __slots__ = ("_compiled", "_direct", "_gpu", "_grid", "_kernel", "_options", "_rest")
 
     def __init__(
         self,
@@ -47,7 +62,7 @@ class Bound:
 
         registers: of a thread at most, if not 0. waiting: its programs wait for each other: all have to run.
         """
-        self._kernel, self._device = kernel, like.device
+        self._kernel, self._gpu = kernel, index_of(like.device)
         self._grid = (*grid, 1, 1)[:3]
         self._rest = (*scalars, *(constants[name] for name in kernel.arg_names if name in constants))
         self._options: dict[str, Any] = {"num_warps": warps, "enable_fp_fusion": True}
@@ -55,36 +70,33 @@ class Bound:
             self._options["maxnreg"] = registers
         if waiting:
             self._options["launch_cooperative_grid"] = True
-        self._direct: dict[Any, tuple[Any, Any, Any]] = {}
+        self._direct: dict[Any, Launch] = {}
+        self._compiled: list[Any] = []  # Triton unloads what nobody holds
 
     def __call__(self, *tensors: Tensor | None) -> None:
         """Launch it on the current stream of its device."""
-        addresses = [0 if t is None else t.data_ptr() for t in tensors]
-        bits = 0
-        for address in addresses:
+        addresses, bits = [], 0
+        for t in tensors:
+            address = 0 if t is None else t.data_ptr()
+            addresses.append(address)
             bits |= address
         # For an address that is a multiple of 16 Triton compiles on its own.
         odd = tuple(address & 15 != 0 for address in addresses) if bits & 15 else None
-        direct = self._direct.get(odd)
-        if direct is None:
-            with on(self._device):
-                self._first(odd, tensors)
-        elif is_current(self._device):
-            self._again(direct, addresses)
+        again = self._direct.get(odd)
+        if again is None:
+            with on(self._gpu):
+                self._first(odd, tensors, addresses)
+        elif is_current(self._gpu):
+            again(current_stream(self._gpu), addresses)
         else:
-            with on(self._device):
-                self._again(direct, addresses)
+            with on(self._gpu):
+                again(current_stream(self._gpu), addresses)
 
-    def _first(self, odd: Any, tensors: tuple[Tensor | None, ...]) -> None:
+    def _first(self, odd: Any, tensors: tuple[Tensor | None, ...], addresses: list[int]) -> None:
         compiled = self._kernel[self._grid](*tensors, *self._rest, **self._options)
         if compiled is not None:  # Triton's interpreter compiles nothing
-            self._direct[odd] = (compiled.run, compiled.function, compiled.packed_metadata)
-
-    def _again(self, direct: tuple[Any, Any, Any], addresses: list[int]) -> None:
-        """What Triton does, without asking the driver about every tensor."""
-        run, function, metadata = direct
-        stream = current_stream(self._device)
-        run(*self._grid, stream, function, metadata, None, None, None, *addresses, *self._rest)
+            self._direct[odd] = direct(compiled, self._grid, addresses, self._rest)
+            self._compiled.append(compiled)
 
 
 class Calls(dict[Any, T]):
@@ -101,6 +113,22 @@ class Calls(dict[Any, T]):
 def kind(t: Tensor | None) -> Any:
     """All that a launch depends on of a tensor, but for its address."""
     return None if t is None else (t.dtype, t.shape, t.stride(), t.get_device())
+
+
+def parameter_kind(p: Tensor | None) -> Any:
+    """The same of a parameter, which is read densely or copied: how else it lies makes no difference."""
+    return None if p is None else (p.dtype, p.shape, p.is_contiguous(), p.get_device())
+
+
+def maker(x: Tensor, format: torch.memory_format) -> Make:
+    """What makes an output of this format for inputs of x's kind.
+
+    PyTorch is quicker when it is asked for no format, which often comes to the same.
+    """
+    strides = torch.empty_like(x, memory_format=format, device="meta").stride()
+    if strides == torch.empty_like(x, device="meta").stride():
+        return torch.empty_like
+    return functools.partial(torch.empty_like, memory_format=format)
 
 
 def in_two(number: float) -> tuple[float, float]:

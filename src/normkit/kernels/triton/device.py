@@ -13,20 +13,25 @@ from normkit.kernels.triton.launch import Chip
 _NOWHERE: AbstractContextManager[Any] = nullcontext()
 
 
-def on(device: torch.device) -> AbstractContextManager[Any]:
+def index_of(device: torch.device) -> int | None:
+    """Which GPU it is: a number is quicker to compare. None for the CPU, where Triton's interpreter runs."""
+    return device.index if device.type == "cuda" else None
+
+
+def on(gpu: int | None) -> AbstractContextManager[Any]:
     """Launches within go to this device. Changing it takes microseconds, and is seldom necessary."""
-    return _NOWHERE if is_current(device) else torch.cuda.device(device)
+    return _NOWHERE if is_current(gpu) else torch.cuda.device(gpu)
 
 
-def is_current(device: torch.device) -> bool:
+def is_current(gpu: int | None) -> bool:
     """Whether launches go to this device as it is."""
     # Where there is a tensor on a GPU, PyTorch's own question need not first ask whether it is ready.
-    return device.type != "cuda" or device.index == torch._C._cuda_getDevice()
+    return gpu is None or gpu == torch._C._cuda_getDevice()
 
 
-def current_stream(device: torch.device) -> int:
+def current_stream(gpu: int | None) -> int:
     """The stream's address there."""
-    return torch._C._cuda_getCurrentRawStream(device.index) if device.type == "cuda" else 0
+    return 0 if gpu is None else torch._C._cuda_getCurrentRawStream(gpu)
 
 
 @functools.lru_cache

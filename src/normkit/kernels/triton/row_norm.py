@@ -12,7 +12,18 @@ from torch import Tensor
 
 from normkit.kernels.pytorch import accumulation_dtype, check_rows
 from normkit.kernels.triton import launch, row_norm_kernels, wide_row_kernels
-from normkit.kernels.triton.bound import ACCUMULATE, Bound, Calls, bind_add, dense, in_two, kind
+from normkit.kernels.triton.bound import (
+    ACCUMULATE,
+    Bound,
+    Calls,
+    Make,
+    bind_add,
+    dense,
+    in_two,
+    kind,
+    maker,
+    parameter_kind,
+)
 from normkit.kernels.triton.device import chip_of
 
 
@@ -64,11 +75,12 @@ def row_norm_fwd(
 class _Forward:
     """A forward pass of a kind.
 
-    launches: of (input, output, weight, bias, statistics), and words where rows are wide. statistics, words:
-    their shapes. dtype: of the statistics. pairs: whether two numbers are read as one.
+    launches: of (input, output, weight, bias, statistics), and words where rows are wide. make: an output.
+    statistics, words: their shapes. dtype: of the statistics. pairs: whether two numbers are read as one.
     """
 
     launches: tuple[Bound, ...]
+    make: Make
     statistics: tuple[int, int]
     words: tuple[int, int, int] | None
     dtype: torch.dtype
@@ -90,7 +102,8 @@ def _forward(
     *,
     keep: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    key = (kind(input), kind(weight), kind(bias), eps, centred, trailing, outside, gain_offset, keep)
+    options = (eps, centred, trailing, outside, gain_offset, keep)
+    key = (kind(input), parameter_kind(weight), parameter_kind(bias), options)
     call = _forwards.get(key)
     if call is None:
         if eps is None:
@@ -103,7 +116,7 @@ def _forward(
     if call.pairs and _is_odd(input):
         x = input.clone(memory_format=torch.contiguous_format)
         return _forward(x, weight, bias, eps, centred, trailing, outside, gain_offset, keep=keep)
-    output = torch.empty_like(input, memory_format=torch.contiguous_format)
+    output = call.make(input)
     statistics = None
     if keep:
         make = torch.empty if call.launches else torch.zeros
@@ -129,9 +142,9 @@ def _plan_forward(
 ) -> _Forward:
     rows, n = _size(x, trailing)
     dtype = accumulation_dtype(x.dtype)
-    shape = (1 + 2 * centred + outside, rows)
+    shape, make = (1 + 2 * centred + outside, rows), maker(x, torch.contiguous_format)
     if x.numel() == 0:
-        return _Forward((), shape, None, dtype)
+        return _Forward((), make, shape, None, dtype)
     chip = chip_of(x.device)
     stride = _row_stride(x, trailing)
     scalars = (*in_two(eps), *in_two(gain_offset))
@@ -145,7 +158,7 @@ def _plan_forward(
             warps=how.warps, registers=launch.most_registers(how, chip),
             FULL=n == how.columns, ROWS=how.rows, COLUMNS=how.columns, AHEAD=ahead, **recipe,
         )  # fmt: skip
-        return _Forward((held,), shape, None, dtype)
+        return _Forward((held,), make, shape, None, dtype)
     shared = launch.shared_rows("forward", rows, n, x.itemsize, chip)
     slabs, groups, numbers = shared.slabs, shared.groups or rows, 5 if centred else 3
     pairs = _in_pairs(x.itemsize, n, stride)
@@ -156,7 +169,7 @@ def _plan_forward(
         )
         for step in _steps(shared)
     )  # fmt: skip
-    return _Forward(wide, shape, (rows, numbers, slabs), dtype, pairs)
+    return _Forward(wide, make, shape, (rows, numbers, slabs), dtype, pairs)
 
 
 def _steps(shared: launch.Shared) -> tuple[tuple[bool, bool], ...]:
