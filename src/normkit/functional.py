@@ -5,7 +5,8 @@ does `normkit._errors` look for the argument to blame and say so in full.
 
 Whether a call is written down to be run elsewhere (`normkit._portable`) is read off two flags of PyTorch's:
 an export runs, a model is traced. Its functions that tell take several times as long, and in older versions
-`torch.compiler.is_exporting()` is also true where a model is only compiled.
+`torch.compiler.is_exporting()` is also true where a model is only compiled. Whether the input is on a GPU,
+where a call may go past PyTorch's dispatcher, is likewise asked only when a GPU tensor has arrived.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch.compiler import is_dynamo_compiling
 from torch.jit import _trace
 
 from normkit import _errors, _portable
-from normkit.kernels import pytorch
+from normkit.kernels import gpu, pytorch
 from normkit.ops import batch_norm as _batch
 from normkit.ops import row_norm as _row
 from normkit.recipe import EpsMode
@@ -77,7 +78,10 @@ def layer_norm(
             return _with_grad(input, weight, bias, eps, _PLAIN_LAYER if trailing == 1 else (True, trailing))
         if forward_ad._current_level >= 0:
             return pytorch.row_norm_formula(input, weight, bias, eps, True, trailing)[0]
-        operator = _row.layer_norm if is_dynamo_compiling() else _row.layer_norm_direct
+        if is_dynamo_compiling():
+            operator = _row.layer_norm
+        else:
+            operator = _row.layer_norm_at_once if gpu.arrived and input.is_cuda else _row.layer_norm_direct
         if trailing == 1:  # an argument left at its default costs the dispatcher nothing
             return operator(input, weight, bias, eps)
         return operator(input, weight, bias, eps, trailing)
@@ -148,7 +152,10 @@ def rms_norm(
             outside = _errors.is_outside(eps_mode)
             formula = pytorch.row_norm_formula
             return formula(input, weight, bias, eps, False, trailing, outside, gain_offset)[0]
-        operator = _row.rms_norm if is_dynamo_compiling() else _row.rms_norm_direct
+        if is_dynamo_compiling():
+            operator = _row.rms_norm
+        else:
+            operator = _row.rms_norm_at_once if gpu.arrived and input.is_cuda else _row.rms_norm_direct
         if plain:
             return operator(input, weight, bias, eps)
         return operator(input, weight, bias, eps, trailing, _errors.is_outside(eps_mode), gain_offset)
@@ -246,7 +253,9 @@ def tracked_batch_norm(
             if compiling:
                 return _batch.batch_norm_fixed(*arguments)[0]
             return _batch.batch_norm_fixed_with_grad(*arguments)  # type: ignore[no-any-return]
-        operator = _batch.batch_norm if compiling else _batch.batch_norm_direct
+        if compiling:
+            return _batch.batch_norm(*arguments)
+        operator = _batch.batch_norm_at_once if gpu.arrived and input.is_cuda else _batch.batch_norm_direct
         return operator(*arguments)
     except _errors.CAUGHT:
         _errors.explain_batch_norm(

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import normkit as nk
 from normkit.bench.cases import Case
@@ -155,8 +156,49 @@ def test_rows_that_lie_apart_are_read_where_they_lie():
 
 def test_what_is_on_another_device_is_refused():
     x, weight, bias, _ = made(4, 64, torch.float32)
-    with pytest.raises(ValueError, match="weight"):
-        layer_norm(x, weight.cpu(), bias)
+    for _ in range(2):  # before and after the kernel is known
+        with pytest.raises(ValueError, match="weight"):
+            layer_norm(x, weight.cpu(), bias)
+        layer_norm(x, weight, bias)
+
+
+class Dispatched(TorchDispatchMode):
+    """Lists the operators that the dispatcher is asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.asked.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+def batch_norm_in_inference(x, weight, bias):
+    return nk.functional.batch_norm(x, bias, weight.abs(), weight, bias)
+
+
+@pytest.mark.parametrize("norm", [layer_norm, rms_norm, batch_norm_in_inference])
+@pytest.mark.parametrize("grad_mode", [torch.no_grad, torch.inference_mode])
+def test_a_call_past_the_dispatcher_gives_the_same_bits(norm, grad_mode):
+    x, weight, bias, _ = made(32, 1000, torch.bfloat16)
+    with grad_mode():
+        norm(x, weight, bias)
+        for lies in (x, x[::2], x.t().contiguous().t(), torch._neg_view(x)):
+            y = norm(lies, weight, bias)
+            with Dispatched() as mode:
+                wanted = norm(lies, weight, bias)
+            assert any("normkit" in name for name in mode.asked)
+            assert (y.stride(), y.dtype, y.is_neg()) == (wanted.stride(), wanted.dtype, False)
+            assert torch.equal(y, wanted)
+
+
+def test_a_profile_has_the_operator():
+    x, weight, bias, _ = made(32, 1000, torch.bfloat16)
+    for _ in range(2):
+        with torch.no_grad(), torch.profiler.profile() as profile:
+            layer_norm(x, weight, bias)
+        assert "normkit::layer_norm" in {event.name for event in profile.events()}
 
 
 @pytest.mark.parametrize(

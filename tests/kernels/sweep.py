@@ -43,10 +43,16 @@ def counted(kernel):
 
 
 if "--triton" in sys.argv:  # in its interpreter, for CPU tensors
+    from normkit import ops
     from normkit.kernels.triton import OPERATORS, launch, row_norm
 
     for name, operator in OPERATORS.items():
-        torch.library.impl(f"normkit::{name}", "cpu", counted(operator))
+        OPERATORS[name] = counted(operator)
+        torch.library.impl(f"normkit::{name}", "cpu", OPERATORS[name])
+    # In inference without the dispatcher, as on a GPU.
+    ops.row_norm.layer_norm_direct = ops.row_norm.layer_norm_at_once
+    ops.row_norm.rms_norm_direct = ops.row_norm.rms_norm_at_once
+    ops.batch_norm.batch_norm_direct = ops.batch_norm.batch_norm_at_once
     if "--in-slabs" in sys.argv:  # what a row of 17 is too wide for
         launch.FORWARD = launch.BACKWARD = launch.Budget("any", held=64, thread=64)
         # Four slabs or more of 1000 elements, and partial sums of several rows.

@@ -6,6 +6,9 @@ import importlib.util
 from collections.abc import Callable
 from typing import Any
 
+# Whether it has, and has a kernel: quicker to ask than whether a tensor is on a GPU, where none ever is.
+arrived = False
+
 
 def why_not(kind: str) -> str | None:
     """Why our kernels don't serve this kind of device, or None where they do."""
@@ -21,15 +24,18 @@ def serve(name: str, fallback: Callable[..., Any]) -> Callable[..., Any]:
     def served(*arguments: Any) -> Any:
         nonlocal kernel
         if kernel is None:
-            kernel = _kernel(name, fallback)
+            kernel = kernel_of(name, fallback)
         return kernel(*arguments)
 
     return served
 
 
-def _kernel(name: str, fallback: Callable[..., Any]) -> Callable[..., Any]:
+def kernel_of(name: str, fallback: Callable[..., Any]) -> Callable[..., Any]:
+    """The operator's kernel, or `fallback`. Asked for when a GPU tensor has arrived, as it imports Triton."""
+    global arrived
     if why_not("cuda") is not None:
         return fallback
     from normkit.kernels.triton import OPERATORS
 
+    arrived = True
     return OPERATORS.get(name, fallback)

@@ -8,6 +8,14 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch._C import (
+    _are_functorch_transforms_active,
+    _is_torch_function_mode_enabled,
+    _is_tracing,
+    _len_torch_dispatch_stack,
+)
+from torch.autograd import profiler
+from torch.nn import Parameter
 
 from normkit.kernels import gpu
 
@@ -64,6 +72,53 @@ def direct(operator: Any) -> Any:
     For eager calls only: the compiler knows the operator, not this.
     """
     return getattr(operator, "_op", operator)
+
+
+def at_once(operator: Any) -> Any:
+    """The operator, for eager calls on a GPU that want no gradient: its kernel, without PyTorch's dispatcher.
+
+    The dispatcher's share of a small call on the host is as large as the kernel's own launch. It is asked all
+    the same where it would do more than to call the kernel: for whoever listens in (a mode, a transformation,
+    a tracer, a profiler), and for what is not quite a tensor or a number.
+    """
+    dispatched = direct(operator)
+    tensors = sum("Tensor" in str(a.type) for a in operator._schema.arguments)  # which come first
+    kernel: Callable[..., Any] | None = None
+
+    def call(*arguments: Any) -> Any:
+        nonlocal kernel
+        if _is_watched() or not _are_plain(arguments[:tensors], arguments[tensors:]):
+            return dispatched(*arguments)
+        if kernel is None:
+            kernel = gpu.kernel_of(operator._opname, dispatched)
+        return kernel(*arguments)
+
+    return call
+
+
+def _is_watched() -> bool:
+    return (
+        _len_torch_dispatch_stack() > 0
+        or _is_torch_function_mode_enabled()
+        or _are_functorch_transforms_active()
+        or _is_tracing()
+        or profiler._is_profiler_enabled
+    )
+
+
+def _are_plain(tensors: tuple[Any, ...], numbers: tuple[Any, ...]) -> bool:
+    for t in tensors:
+        # Memory does not hold what a negated view or a symbolic zero stands for.
+        if t is not None and (type(t) not in _TENSORS or t.is_neg() or t._is_zerotensor()):
+            return False
+    for n in numbers:  # noqa: SIM110  `all` takes twice as long
+        if type(n) not in _NUMBERS:
+            return False
+    return True
+
+
+_TENSORS = frozenset({Tensor, Parameter})
+_NUMBERS = frozenset({type(None), float, int, bool})
 
 
 def applier(function: type[torch.autograd.Function]) -> Callable[..., Any]:

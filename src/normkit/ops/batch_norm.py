@@ -18,7 +18,7 @@ from torch import Tensor
 
 from normkit.kernels import pytorch
 from normkit.kernels.pytorch import accumulation_dtype
-from normkit.ops._define import Operator, Operators, applier, define, differentiate_again, direct
+from normkit.ops._define import Operator, Operators, applier, at_once, define, differentiate_again, direct
 
 
 def _output_like(x: Tensor, *_: Any) -> Tensor:
@@ -100,6 +100,7 @@ batch_norm_step: Operators = define(
     fake=_fake_fwd,
 )
 batch_norm_direct, batch_norm_step_direct = direct(batch_norm), direct(batch_norm_step)
+batch_norm_at_once: Operator = at_once(batch_norm)
 _fixed_direct, _bwd_direct = direct(batch_norm_fixed_fwd), direct(batch_norm_bwd)
 
 

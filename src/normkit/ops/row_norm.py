@@ -18,7 +18,7 @@ from torch import Tensor
 
 from normkit.kernels import pytorch
 from normkit.kernels.pytorch import accumulation_dtype
-from normkit.ops._define import Operator, Operators, applier, define, differentiate_again, direct
+from normkit.ops._define import Operator, Operators, applier, at_once, define, differentiate_again, direct
 
 
 def _contiguous_like(x: Tensor, *_: Any) -> Tensor:
@@ -72,6 +72,8 @@ rms_norm: Operator = define(
 )
 layer_norm_direct: Operator = direct(layer_norm)
 rms_norm_direct: Operator = direct(rms_norm)
+layer_norm_at_once: Operator = at_once(layer_norm)
+rms_norm_at_once: Operator = at_once(rms_norm)
 _FWD = (
     "(Tensor input, Tensor? weight, Tensor? bias, float? eps, bool centred, int trailing=1,"
     " bool outside=False, float gain_offset=0.0) -> (Tensor, Tensor)"
