@@ -9,6 +9,7 @@ import itertools
 import json
 import sys
 import warnings
+from types import SimpleNamespace
 
 if {"--without-core", "--triton"} & set(sys.argv):
     sys.modules["normkit.kernels.cpu._core"] = None
@@ -42,10 +43,28 @@ def counted(kernel):
     return call
 
 
+def patching_once(patch):
+    """What Triton's interpreter patches of its language for each call, for a module's first one only.
+
+    It takes most of the interpreter's time, and here nothing runs without it.
+    """
+    kept = {}
+
+    def patched(function):
+        if function.__module__ not in kept:
+            kept[function.__module__] = patch(function)
+        return SimpleNamespace(restore=lambda: None)
+
+    return patched
+
+
 if "--triton" in sys.argv:  # in its interpreter, for CPU tensors
+    from triton.runtime import interpreter
+
     from normkit import ops
     from normkit.kernels.triton import OPERATORS, launch, row_norm
 
+    interpreter._patch_lang = patching_once(interpreter._patch_lang)
     for name, operator in OPERATORS.items():
         OPERATORS[name] = counted(operator)
         torch.library.impl(f"normkit::{name}", "cpu", OPERATORS[name])

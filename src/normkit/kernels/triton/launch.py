@@ -140,9 +140,9 @@ class Sharing:
 # of its columns.
 SHARING = {
     ("forward", 2): Sharing(thread=64, warps=4, ahead=2, registers=128),
-    ("forward", 4): Sharing(thread=64, warps=4, ahead=2, registers=128),
+    ("forward", 4): Sharing(thread=128, warps=4, ahead=2, registers=168),
     ("forward", 8): Sharing(thread=64, warps=4, ahead=2, registers=255),
-    ("backward", 2): Sharing(thread=64, warps=4, ahead=2, registers=255),
+    ("backward", 2): Sharing(thread=64, warps=1, ahead=2, registers=255),
     ("backward", 4): Sharing(thread=64, warps=4, ahead=2, registers=168),
     ("backward", 8): Sharing(thread=32, warps=4, ahead=2, registers=255),
 }

@@ -13,36 +13,37 @@ from normkit.kernels.triton.arithmetic import unpacked, widened
 
 
 @triton.jit
-def columns(slab, n, COLUMNS: tl.constexpr, FULL: tl.constexpr):
-    """A slab's columns, and which of them there are: all where n is a multiple of COLUMNS."""
-    col = slab * COLUMNS + tl.arange(0, COLUMNS)
+def columns(begin, there, COLUMNS: tl.constexpr, FULL: tl.constexpr):
+    """A slab's columns, and which of them it has: `there` of them, all where every slab is FULL."""
+    col = tl.arange(0, COLUMNS)
     inside = tl.full((COLUMNS,), True, tl.int1)
     if not FULL:
-        inside = col < n
-    return col, inside
+        inside = col < there
+    return begin + col, inside
 
 
 @triton.jit
-def as_it_lies(row, slab, col, inside, n, COLUMNS: tl.constexpr, FULL: tl.constexpr, PAIRS: tl.constexpr):
-    """A slab of the row that begins at `row`; PAIRS of numbers of 16 bits, which take half the registers."""
+def as_it_lies(row, begin, there, COLUMNS: tl.constexpr, FULL: tl.constexpr, PAIRS: tl.constexpr):
+    """A row's slab of `there` numbers; PAIRS of numbers of 16 bits, which take half the registers so."""
     if PAIRS:
-        pair = slab * (COLUMNS // 2) + tl.arange(0, COLUMNS // 2)
-        pairs = row.to(tl.pointer_type(tl.int32), bitcast=True) + pair
+        pair = tl.arange(0, COLUMNS // 2)
+        pairs = row.to(tl.pointer_type(tl.int32), bitcast=True) + (begin // 2 + pair)
         if FULL:
             return tl.load(pairs)
         else:
-            return tl.load(pairs, 2 * pair < n, other=0)
+            return tl.load(pairs, 2 * pair < there, other=0)
     else:
+        col, inside = columns(begin, there, COLUMNS, FULL)
         return tl.load(row + col, inside, other=0.0)
 
 
 @triton.jit
-def numbers_of(slab, x, A: tl.constexpr, PAIRS: tl.constexpr):
+def numbers_of(read, x, A: tl.constexpr, PAIRS: tl.constexpr):
     """What `as_it_lies` read where x lies, as numbers of dtype A."""
     if PAIRS:
-        return unpacked(slab, x.dtype.element_ty, A)
+        return unpacked(read, x.dtype.element_ty, A)
     else:
-        return widened(slab, A)
+        return widened(read, A)
 
 
 @triton.jit

@@ -93,6 +93,7 @@ def _joined(of_row, slab, there, terms, slabs, share, A: tl.constexpr, CENTRED: 
     if CENTRED:
         origin = heard(of_row + slabs, True, A)  # the first slab's mean
         apart = (heard(at + slabs, there, A) - origin) + heard(at + 2 * slabs, there, A)
+        apart = tl.where(there, apart, 0.0)
         weighted = terms * apart
         total, squares = sum_both(weighted, squares + weighted * apart, 0)
         mean = total * share
@@ -117,8 +118,9 @@ def _joined_carefully(of_row, slab, there, terms, slabs, share, A: tl.constexpr,
         origin = scale * heard(at, True, A)
         at += slab
         apart = (scale * heard(at, there, A) - origin) + scale * heard(at + slabs, there, A)
+        apart = tl.where(there, apart, 0.0)
         mean = tl.sum(terms * apart, 0) * share
-        squares += terms * (apart - mean) * (apart - mean)
+        squares += tl.where(there, terms * (apart - mean) * (apart - mean), 0.0)
     return scale, back, origin, mean, tl.sum(squares, 0)
 
 
@@ -154,12 +156,15 @@ def forward(
     program = tl.program_id(0)
     group = program // slabs
     own_slab = (program % slabs).to(tl.int64)
-    col, inside = columns(own_slab, n, COLUMNS, FULL)
-    own_terms = tl.minimum(n - own_slab * COLUMNS, COLUMNS)
+    begin = own_slab * COLUMNS
     slab = tl.arange(0, SLABS)
     there = slab < slabs
     one = tl.full((), 1.0, A)
-    terms = tl.where(there, tl.minimum(n - slab * COLUMNS, COLUMNS), 0).to(A)
+    own_terms, terms = COLUMNS, one * COLUMNS
+    if not FULL:
+        own_terms = tl.minimum(n - begin, COLUMNS).to(tl.int32)
+        terms = tl.where(there, tl.minimum(n - tl.cast(slab, n.dtype) * COLUMNS, COLUMNS), 0).to(A)
+    col, inside = columns(begin, own_terms, COLUMNS, FULL)
     share = inverse(one * n)
     eps = one * eps_high + one * eps_low
     offset = one * offset_high + one * offset_low
@@ -171,7 +176,7 @@ def forward(
             early = group + i * groups
             early_at = tl.cast(tl.minimum(early, rows - 1), tl.int64)
             early_x = x + early_at * x_stride
-            early_v = as_it_lies(early_x, own_slab, col, inside, n, COLUMNS, FULL, PAIRS)
+            early_v = as_it_lies(early_x, begin, own_terms, COLUMNS, FULL, PAIRS)
             _measure(
                 numbers_of(early_v, x, A, PAIRS), early_x + col, own_words + early_at * NUMBERS * slabs,
                 early < rows, slabs, inside, own_terms, beside, A, CENTRED, FULL,
@@ -180,14 +185,15 @@ def forward(
     for row in range(group, rows, groups):
         at = tl.cast(row, tl.int64)
         ahead = row + LEAD * groups if FINISH else row
-        next_at = tl.cast(tl.minimum(ahead, rows - 1), tl.int64)  # the last again, where there is none
+        next_at = tl.cast(tl.where(ahead < rows, ahead, row), tl.int64)  # the same, where there is none
         next_x = x + next_at * x_stride
-        if MEASURE:  # which is on its way while the other is finished
-            next_v = as_it_lies(next_x, own_slab, col, inside, n, COLUMNS, FULL, PAIRS)
         if FINISH:
             scale, back, origin, mean, squares = _known(
                 words + at * NUMBERS * slabs, slab, there, terms, n, slabs, share, beside, A, CENTRED
             )  # fmt: skip
+        if MEASURE:  # asked for after the words, which would arrive behind it; finishing leaves it time
+            next_v = as_it_lies(next_x, begin, own_terms, COLUMNS, FULL, PAIRS)
+        if FINISH:
             scaled_rstd, rstd, slope = rstd_and_slope(squares * share, scale, eps, OUTSIDE)
             if MEASURE:
                 v = numbers_of(held[0], x, A, PAIRS)
@@ -258,8 +264,18 @@ def backward(
     """grad_x, and from the `first` on partial sums of parameters' gradients, each of every count-th row."""
     program = tl.program_id(0)
     part = first + program // slabs
-    own_slab = (program % slabs).to(tl.int64)
-    col, inside = columns(own_slab, n, COLUMNS, FULL)
+    own_slab = program % slabs
+    begin = tl.cast(own_slab, n.dtype) * COLUMNS  # where rows begin from here on: registers are short
+    x += begin
+    grad_y += begin
+    if gain is not None:
+        gain += begin
+    if grad_x is not None:
+        grad_x += begin
+    own_terms = COLUMNS
+    if not FULL:
+        own_terms = tl.minimum(n - begin, COLUMNS).to(tl.int32)
+    col, inside = columns(0, own_terms, COLUMNS, FULL)
     slab = tl.arange(0, SLABS)
     there = slab < slabs
     one = tl.full((), 1.0, A)
@@ -274,8 +290,8 @@ def backward(
             early = part + i * count
             early_at = tl.cast(tl.minimum(early, rows - 1), tl.int64)
             early_x, early_gy = x + early_at * x_stride, grad_y + early_at * grad_stride
-            early_v = as_it_lies(early_x, own_slab, col, inside, n, COLUMNS, FULL, PAIRS)
-            early_g = as_it_lies(early_gy, own_slab, col, inside, n, COLUMNS, FULL, PAIRS)
+            early_v = as_it_lies(early_x, 0, own_terms, COLUMNS, FULL, PAIRS)
+            early_g = as_it_lies(early_gy, 0, own_terms, COLUMNS, FULL, PAIRS)
             early_rstd, early_mean, early_residual, _ = saved(
                 statistics, early_at, rows, None, CENTRED, OUTSIDE
             )  # fmt: skip
@@ -288,15 +304,9 @@ def backward(
     for row in range(part, rows, count):
         at = tl.cast(row, tl.int64)
         ahead = row + LEAD * count if FINISH else row
-        next_at = tl.cast(tl.minimum(ahead, rows - 1), tl.int64)  # the last again, where there is none
-        if MEASURE:  # which is on its way while the other is finished
-            next_x, next_gy = x + next_at * x_stride, grad_y + next_at * grad_stride
-            next_v = as_it_lies(next_x, own_slab, col, inside, n, COLUMNS, FULL, PAIRS)
-            next_g = as_it_lies(next_gy, own_slab, col, inside, n, COLUMNS, FULL, PAIRS)
-            next_rstd, next_mean, next_residual, _ = saved(
-                statistics, next_at, rows, None, CENTRED, OUTSIDE
-            )  # fmt: skip
+        next_at = tl.cast(tl.where(ahead < rows, ahead, row), tl.int64)  # the same, where there is none
         if FINISH:
+            rstd, mean, residual, slope = saved(statistics, at, rows, None, CENTRED, OUTSIDE)
             product, total = one * 0.0, one * 0.0
             if grad_x is not None:
                 of_row = words + at * NUMBERS * slabs
@@ -304,7 +314,15 @@ def backward(
                 if product + total != product + total:
                     wait(of_row + slab, there, slabs, NUMBERS)
                     product, total = _joined_gradient(of_row, slab, there, slabs, A, CENTRED)
-            rstd, mean, residual, slope = saved(statistics, at, rows, None, CENTRED, OUTSIDE)
+            product, total = product * share * slope, total * share
+        if MEASURE:  # as above
+            next_x, next_gy = x + next_at * x_stride, grad_y + next_at * grad_stride
+            next_v = as_it_lies(next_x, 0, own_terms, COLUMNS, FULL, PAIRS)
+            next_g = as_it_lies(next_gy, 0, own_terms, COLUMNS, FULL, PAIRS)
+            next_rstd, next_mean, next_residual, _ = saved(
+                statistics, next_at, rows, None, CENTRED, OUTSIDE
+            )  # fmt: skip
+        if FINISH:
             if MEASURE:
                 v = numbers_of(held[0], x, A, PAIRS)
                 g = numbers_of(held[1], x, A, PAIRS)
@@ -312,14 +330,16 @@ def backward(
                 v = widened(tl.load(x + at * x_stride + col, inside, other=0.0), A)
                 g = widened(tl.load(grad_y + at * grad_stride + col, inside, other=0.0), A)
             x_hat = normalized(v, inside, rstd, mean, residual, CENTRED, FULL)
+            if grad_x is not None:
+                d = _weighted(g, gain, col, inside, offset, A, OFFSET, FULL)
+                d -= x_hat * product
+                if CENTRED:
+                    d -= total
+                store_rounded(grad_x + at * n + col, d * rstd, inside)
             if gain_parts is not None:
                 gain_sum += g * x_hat
             if bias_parts is not None:
                 bias_sum += g
-            if grad_x is not None:
-                d = _weighted(g, gain, col, inside, offset, A, OFFSET, FULL)
-                d = (d - x_hat * (product * share * slope)) - total * share
-                store_rounded(grad_x + at * n + col, d * rstd, inside)
         if MEASURE:
             _measure_gradient(
                 numbers_of(next_g, x, A, PAIRS), numbers_of(next_v, x, A, PAIRS),
@@ -329,7 +349,7 @@ def backward(
             if FINISH:
                 held = held[2:] + (next_v, next_g)  # noqa: RUF005 - Triton has no other way
     if FINISH:
-        of_part = tl.cast(part, tl.int64) * n + col
+        of_part = tl.cast(part, tl.int64) * n + begin + col
         if gain_parts is not None:
             store_rounded(gain_parts + of_part, gain_sum, inside)
         if bias_parts is not None:
