@@ -98,8 +98,8 @@ def parsed() -> argparse.Namespace:
 
 @contextlib.contextmanager
 def compiling() -> Iterator[None]:
-    """Have other processes fill the compilers' caches, meanwhile."""
-    ours = [sys.executable, "-W", "ignore", __file__, "--compile"]
+    """Have other processes fill the compilers' caches, meanwhile, in what time the tests leave them."""
+    ours = ["nice", "-n", "19", sys.executable, "-W", "ignore", __file__, "--compile"]
     processes = [
         subprocess.Popen(
             [*ours, str(i), str(PROCESSES)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -154,6 +154,26 @@ def test_rows_that_lie_apart_are_read_where_they_lie():
     assert torch.equal(y, layer_norm(part.contiguous(), weight, bias))
 
 
+@pytest.mark.parametrize("norm", [layer_norm, rms_norm])
+def test_wide_rows_at_an_odd_place_have_the_bits_of_others(norm):
+    x, weight, bias, g = made(32, 16400, torch.bfloat16)
+    odd_x, odd_g = (torch.cat([t.new_zeros(1), t.flatten()])[1:].view(t.shape) for t in (x, g))
+    assert odd_x.data_ptr() % 4 == 2
+    assert_same_bits(both_ways(norm, x, weight, bias, g), both_ways(norm, odd_x, weight, bias, odd_g))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("norm", [layer_norm, rms_norm])
+def test_programs_that_share_rows_take_many_of_them(norm, dtype):
+    """As many as take all groups of programs a hundred steps."""
+    x, weight, bias, g = made(5000, 65536, dtype)
+    y, grad_x, _, _ = both_ways(norm, x, weight, bias, g)
+    for first in (0, 1003, 2501, 4968):
+        rows = slice(first, first + 32)
+        part, grad, _, _ = both_ways(norm, x[rows].clone(), weight, bias, g[rows].clone())
+        assert_same_bits((y[rows], grad_x[rows]), (part, grad))
+
+
 def test_what_is_on_another_device_is_refused():
     x, weight, bias, _ = made(4, 64, torch.float32)
     for _ in range(2):  # before and after the kernel is known

@@ -330,7 +330,8 @@ def _plan_backward(
         for step in steps
     )  # fmt: skip
     count = parts if summed else 1
-    return _Backward(wide, count, _adding(x, dtype, count, n), (rows, numbers, slabs), pairs)
+    words = (rows, numbers, slabs) if input_grad else (0, 0, 0)
+    return _Backward(wide, count, _adding(x, dtype, count, n), words, pairs)
 
 
 def _adding(x: Tensor, dtype: torch.dtype, count: int, n: int) -> Bound | None:
