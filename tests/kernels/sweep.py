@@ -148,6 +148,13 @@ def hard_cases():
     equal = torch.randn(16, 300)
     equal[:, :128] = torch.tensor([1e19, -1e19, 1e25, 1e-19]).repeat(4)[:, None]
     yield RowNorm("layer_norm"), Operands(equal, None, None, torch.randn(16, 300))
+    part_zero = 1e-25 * torch.randn(2, 1000)
+    part_zero[:, 256:512] = 0
+    for name in ("layer_norm", "rms_norm"):
+        yield (
+            RowNorm(name, options={"eps": 0.0}),
+            Operands(part_zero, None, None, 1e-25 * torch.randn(2, 1000)),
+        )
     nearly = torch.full((2, 1000), 1.0001e-12)
     nearly[:, 0] = nearly[0, 0].nextafter(torch.tensor(1.0))
     yield RowNorm("layer_norm", options={"eps": 0.0}), Operands(nearly, None, None, torch.randn(2, 1000))

@@ -67,8 +67,11 @@ def test_programs_that_wait_for_each_other_all_run(which, itemsize, processors):
         for rows in (1, 3, 64, 10**6):
             shared = launch.shared_rows(which, rows, n, itemsize, Chip(processors=processors))
             programs = shared.groups * shared.slabs
-            threads = -(-programs // processors) * shared.warps * 32
-            assert threads * shared.registers <= 64 << 10
+            at_a_time = -(-programs // processors)
+            of_a_warp = -(-32 * shared.registers // 256) * 256  # as they are given out
+            assert at_a_time <= 16
+            assert at_a_time * shared.warps <= 48
+            assert at_a_time * shared.warps * of_a_warp <= 64 << 10
             assert programs <= rows * shared.slabs
 
 

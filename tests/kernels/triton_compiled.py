@@ -3,17 +3,15 @@
 Prints, as JSON, what was compiled and which of it spills registers.
 """
 
+import contextlib
+import io
 import json
 import re
-import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
-from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
 from normkit.kernels.pytorch import accumulation_dtype
@@ -122,7 +120,10 @@ def chip_for(target):
 
 
 def compiled(kernel, how, constants, dtype, target, ones):
-    """The kernel for dense, aligned tensors of this dtype; `ones` names sizes that are 1."""
+    """The kernel for dense, aligned tensors of this dtype, and what its assembler told.
+
+    `ones` names sizes that are 1.
+    """
     wide = {
         "statistics",
         "gain_parts",
@@ -161,32 +162,31 @@ def compiled(kernel, how, constants, dtype, target, ones):
     registers = 0
     if "AHEAD" in constants:
         registers = launch.most_registers(how, chip_for(target))
+    elif kernel is batch_norm_kernels.moments:
+        registers = launch.moments_registers(constants["PLANAR"], dtype.itemsize, chip_for(target))
     elif constants.get("MEASURE") and constants.get("FINISH"):
         registers = launch.SHARING[kernel.__name__, dtype.itemsize].registers
     if registers:
         options["maxnreg"] = registers
-    return triton.compile(source, target=target, options=options)
+    with contextlib.redirect_stdout(io.StringIO()) as told:
+        return triton.compile(source, target=target, options=options), told
 
 
-def resources(kernel, target):
+def resources(kernel, told):
     """(registers of a thread, bytes of it that did not fit)."""
     if "amdgcn" in kernel.asm:
         text = kernel.asm["amdgcn"]
         spilled = re.findall(r"\.(?:s|v)gpr_spill_count:\s+(\d+)", text)
         return int(re.search(r"\.vgpr_count:\s+(\d+)", text)[1]), 4 * sum(map(int, spilled))
-    with tempfile.TemporaryDirectory() as folder:
-        source, cubin = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
-        source.write_text(kernel.asm["ptx"])
-        chip = re.search(r"^\.target (\w+)", kernel.asm["ptx"], re.MULTILINE)[1]
-        command = [get_ptxas(target.arch).path, "-v", f"--gpu-name={chip}", source, "-o", cubin]
-        told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    spilled = re.findall(r"(\d+) bytes spill (?:stores|loads)", told)
-    return int(re.search(r"Used (\d+) registers", told)[1]), sum(map(int, spilled))
+    text = told.getvalue()
+    spilled = re.findall(r"(\d+) bytes spill (?:stores|loads)", text)
+    return int(re.search(r"Used (\d+) registers", text)[1]), sum(map(int, spilled))
 
 
 def main():
     target = TARGETS[sys.argv[1]]
     chip = chip_for(target)
+    triton.knobs.nvidia.dump_ptxas_log = triton.knobs.compilation.always_compile = True
     most, spills = 0, []
     seen = set()
     for dtype in POINTERS:
@@ -195,7 +195,7 @@ def main():
             if same in seen:  # rows of different widths can have launches alike
                 continue
             seen.add(same)
-            registers, spilled = resources(compiled(kernel, how, constants, dtype, target, ones), target)
+            registers, spilled = resources(*compiled(kernel, how, constants, dtype, target, ones))
             most = max(most, registers)
             if spilled:
                 spills.append(f"{kernel.__name__}, {dtype}, {how}, {constants}: {spilled} bytes spilled")

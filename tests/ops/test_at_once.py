@@ -186,3 +186,9 @@ def test_the_compiler_is_shown_the_operator(monkeypatch, kernels):
         torch.compile(nk.functional.rms_norm, backend=backend, fullgraph=True)(X, (8,), W)
     assert "normkit.rms_norm" in graphs[0]
     assert kernels == []
+
+
+def test_the_kernel_refuses_what_the_dispatcher_would_have():
+    triton = pytest.importorskip("normkit.kernels.triton.row_norm", reason="Triton is for Linux")
+    with pytest.raises(RuntimeError, match="eps"):
+        triton.layer_norm(X, W, None, None)

@@ -163,7 +163,8 @@ def _plan_forward(layout: _Layout, eps: float, fixed: bool, keep: bool) -> _Forw
     if fixed:
         given = layout.per_channel(kernels.given, launch.PER_CHANNEL, *in_two(eps))
         return _Forward(None, given, apply, 0, layout.dtype, make)
-    measure = layout.rows(kernels.moments, *strides, layout.each, eps, by_part=True)
+    registers = launch.moments_registers(layout.planar, layout.x.itemsize, chip_of(layout.x.device))
+    measure = layout.rows(kernels.moments, *strides, layout.each, eps, by_part=True, registers=registers)
     terms = layout.inner if layout.planar else 1
     conclude = layout.per_channel(
         kernels.conclude, launch.MOMENTS, layout.parts, layout.outer, layout.each, terms, *in_two(eps)

@@ -23,6 +23,7 @@ __all__ = [
     "Shared",
     "Sharing",
     "channels",
+    "moments_registers",
     "most_registers",
     "neighbours",
     "reads_ahead",
@@ -136,13 +137,13 @@ class Sharing:
     registers: int
 
 
-# By pass and bytes of an element: what an H200 does best with. Backward a thread also holds two sums for each
-# of its columns.
+# By pass and bytes of an element: of what was tried on an H200 the best, or what is like it and spills no
+# register. Backward a thread also holds two sums for each of its columns.
 SHARING = {
-    ("forward", 2): Sharing(thread=64, warps=4, ahead=2, registers=128),
-    ("forward", 4): Sharing(thread=128, warps=4, ahead=2, registers=168),
+    ("forward", 2): Sharing(thread=128, warps=1, ahead=2, registers=255),
+    ("forward", 4): Sharing(thread=64, warps=4, ahead=2, registers=128),
     ("forward", 8): Sharing(thread=64, warps=4, ahead=2, registers=255),
-    ("backward", 2): Sharing(thread=64, warps=1, ahead=2, registers=255),
+    ("backward", 2): Sharing(thread=64, warps=1, ahead=2, registers=248),
     ("backward", 4): Sharing(thread=64, warps=4, ahead=2, registers=168),
     ("backward", 8): Sharing(thread=32, warps=4, ahead=2, registers=255),
 }
@@ -273,6 +274,11 @@ def channels(outer: int, inner: int, planar: bool, itemsize: int, chip: Chip) ->
     rows = min(_power_of_two(outer), max(1, together // columns))
     # Two warps at least: for one alone a compute unit's compiler runs out of scalar registers.
     return Launch(rows, columns, max(2, _warps(rows * columns * size, TILE_THREAD, chip)))
+
+
+def moments_registers(planar: bool, itemsize: int, chip: Chip) -> int:
+    """Of a thread that sums a BatchNorm's moments; 0: as the assembler likes, or it spills some."""
+    return 96 if chip.processors > 0 and planar and itemsize < 4 else 0
 
 
 def rows_of_a_part(outer: int, tiles: int, planar: bool, how: Launch) -> int:

@@ -39,6 +39,8 @@ from normkit.kernels.triton.slabs import as_it_lies, columns, heard, numbers_of,
 
 # Of a sum, what may cancel in the moments of a slab about its own mean, and of a row about its first slab's.
 OF_A_SLAB, OF_A_ROW = tl.constexpr(1e-3), tl.constexpr(0.1)
+# The least number that `scale_for` makes 1, by accumulation dtype.
+LEAST_32, LEAST_64 = tl.constexpr(2.0**-100), tl.constexpr(2.0**-900)
 
 
 @triton.jit
@@ -47,11 +49,12 @@ def _measure(
 ):  # fmt: skip
     """Tell squared distances from a slab's mean and, where centred, that mean in two numbers.
 
-    Then these squares as they are in a scale, and its inverse: where it is not 1 there are no others.
+    Then these squares as they are in a scale, and its inverse: where that is not 1 there are no others.
     v: the slab, of `terms` elements, which lies at x.
     """
     share = inverse(tl.full((), 1.0, A) * terms)
     back = share * 0.0 + 1.0
+    own_back = back
     shift, excess = share * 0.0, share * 0.0
     if CENTRED:
         shift = rounded(tl.sum(by_fours(v), 0) * share, share > 0)
@@ -66,7 +69,10 @@ def _measure(
     # A mean that is far out may be of equal numbers, with nothing to square before slabs are compared.
     if (sound(excess, squares, terms, beside, OF_A_SLAB, CENTRED) & (shift * shift < 1e30)) == 0:
         u = widened(tl.load(x, inside, other=0.0), A)  # again: registers that hold it meanwhile cost everyone
-        scale, back = scale_for(tl.max(tl.abs(u), 0), beside)
+        most = tl.max(tl.abs(u), 0)
+        scale, back = scale_for(most, beside)
+        least = LEAST_32 if u.dtype == tl.float32 else LEAST_64
+        own_back = tl.where(most == 0, least, back)  # zeros have any scale
         u *= scale
         if CENTRED:
             shift = rounded(tl.sum(u, 0) * share, share > 0)
@@ -82,7 +88,7 @@ def _measure(
         to += slabs
         tell(to, lost * back, there)
     tell(to + slabs, squares, there)
-    tell(to + 2 * slabs, back, there)
+    tell(to + 2 * slabs, own_back, there)
 
 
 @triton.jit
@@ -93,7 +99,8 @@ def _joined(of_row, slab, there, terms, slabs, share, A: tl.constexpr, CENTRED: 
     if CENTRED:
         origin = heard(of_row + slabs, True, A)  # the first slab's mean
         apart = (heard(at + slabs, there, A) - origin) + heard(at + 2 * slabs, there, A)
-        apart = tl.where(there, apart, 0.0)
+        # Each warp has asked for the origin at its own time: if one had no answer, the sums have to show it.
+        apart = tl.where(there, apart, origin - origin)
         weighted = terms * apart
         total, squares = sum_both(weighted, squares + weighted * apart, 0)
         mean = total * share
