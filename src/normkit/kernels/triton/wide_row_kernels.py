@@ -198,7 +198,7 @@ def forward(
             scale, back, origin, mean, squares = _known(
                 words + at * NUMBERS * slabs, slab, there, terms, n, slabs, share, beside, A, CENTRED
             )  # fmt: skip
-        if MEASURE:  # asked for after the words, which would arrive behind it; finishing leaves it time
+        if MEASURE:  # after the words: before them it took longer. Finishing leaves it time to arrive
             next_v = as_it_lies(next_x, begin, own_terms, COLUMNS, FULL, PAIRS)
         if FINISH:
             scaled_rstd, rstd, slope = rstd_and_slope(squares * share, scale, eps, OUTSIDE)
