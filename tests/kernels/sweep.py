@@ -76,13 +76,18 @@ if "--triton" in sys.argv:  # in its interpreter, for CPU tensors
         launch.FORWARD = launch.BACKWARD = launch.Budget("any", held=64, thread=64)
         # Four slabs or more of 1000 elements, and partial sums of several rows.
         launch.SHARING = {place: launch.Sharing(16, 1, 2, 128) for place in launch.SHARING}
+        launch.SHARING_CENTRED = {}
         launch.PROCESSORS = 1
 
         # By turns a launch that finishes what another measured, and one whose programs wait for each other.
         # The interpreter runs these one after the other, so another has measured all before: none waits.
         launch.waiting_groups = lambda rows, slabs, programs: min(2, rows)
-        ways = itertools.cycle([((True, False), (False, True)), ((True, False), (True, True))])
-        row_norm._steps = lambda shared: next(ways)
+        ways = itertools.cycle(["finish", "wait"])
+
+        def by_turns(shared, together, measure, finish):
+            return (measure, finish if next(ways) == "finish" else together)
+
+        row_norm._steps = by_turns
     if "--in-steps" in sys.argv:  # programs of one row or a few, which go through several in a backward pass
         launch.FORWARD = launch.BACKWARD = launch.Budget("any", held=64 << 10, thread=8)
         launch.MOST_WARPS, launch.CHANNEL_WARPS = 4, {True: 4, False: 4}

@@ -30,7 +30,7 @@ def test_every_width_has_a_launch_that_a_chip_can_run(choose, size, chip):
 
 @pytest.mark.parametrize("choose", CHOICES)
 def test_no_launch_depends_on_how_many_rows_there_are(choose):
-    assert list(inspect.signature(choose).parameters) == ["n", "size", "chip"]
+    assert "rows" not in inspect.signature(choose).parameters
 
 
 def test_narrow_rows_share_a_program_and_wide_ones_are_cut_up():
@@ -56,16 +56,42 @@ def test_partial_sums_are_the_same_on_every_chip():
         assert "chip" not in inspect.signature(chosen).parameters
 
 
+@pytest.mark.parametrize("itemsize", [2, 4, 8])
+def test_no_more_columns_are_missing_from_a_row_s_last_slab_than_smaller_ones_would_save(itemsize):
+    for n in (8193, 9000, 12289, 16400, 24577, 70001, 262_145):
+        shared = launch.shared_rows("backward", 1000, n, itemsize, False, Chip(processors=132))
+        assert shared.columns * shared.slabs < 1.34 * n
+    whole = launch.SHARING["backward", itemsize]
+    for n in (65536, 262_144):
+        assert launch.shared_rows("backward", 1000, n, itemsize, False, Chip()).warps == whole.warps
+
+
+def test_a_slab_is_asked_for_in_one_instruction_where_the_chip_has_it():
+    for architecture, has in (("sm_80", False), ("sm_90", True), ("sm_100", True), ("gfx942", False)):
+        chip = Chip(processors=132, architecture=architecture)
+        assert launch.shared_rows("forward", 10, 65536, 2, False, chip).prefetch is has
+
+
+def test_programs_share_rows_that_are_summed_twice_sooner_where_they_can_wait():
+    waits = Chip(processors=132)
+    for itemsize, most in ((2, 16384), (4, 8192)):
+        assert launch.row_forward(most, 4, waits, itemsize) is not None
+        assert launch.row_forward(most + 1, 4, waits, itemsize) is None
+        assert launch.row_forward(most + 1, 4, Chip(), itemsize) is not None
+    assert launch.row_forward(32768, 4, waits) is not None
+
+
 PASSES = ("forward", "backward")
 
 
+@pytest.mark.parametrize("centred", [False, True])
 @pytest.mark.parametrize("processors", [16, 108, 132, 160])
 @pytest.mark.parametrize("itemsize", [2, 4, 8])
 @pytest.mark.parametrize("which", PASSES)
-def test_programs_that_wait_for_each_other_all_run(which, itemsize, processors):
+def test_programs_that_wait_for_each_other_all_run(which, itemsize, processors, centred):
     for n in (8193, 16400, 32768, 70001, 262_144, 4_000_000):
         for rows in (1, 3, 64, 10**6):
-            shared = launch.shared_rows(which, rows, n, itemsize, Chip(processors=processors))
+            shared = launch.shared_rows(which, rows, n, itemsize, centred, Chip(processors=processors))
             programs = shared.groups * shared.slabs
             at_a_time = -(-programs // processors)
             of_a_warp = -(-32 * shared.registers // 256) * 256  # as they are given out
@@ -77,16 +103,17 @@ def test_programs_that_wait_for_each_other_all_run(which, itemsize, processors):
 
 @pytest.mark.parametrize("which", PASSES)
 def test_where_programs_may_not_all_run_none_waits(which):
-    assert launch.shared_rows(which, 100, 16400, 4, Chip()).groups == 0
-    assert launch.shared_rows(which, 100, 10**7, 4, Chip(processors=1)).groups == 0
+    assert launch.shared_rows(which, 100, 16400, 4, True, Chip()).groups == 0
+    assert launch.shared_rows(which, 100, 10**7, 4, True, Chip(processors=1)).groups == 0
 
 
+@pytest.mark.parametrize("centred", [False, True])
 @pytest.mark.parametrize("chip", [Chip(32), Chip(64)])
 @pytest.mark.parametrize("itemsize", [2, 4, 8])
 @pytest.mark.parametrize("which", PASSES)
-def test_slabs_are_all_of_a_row_and_their_words_are_read_by_a_thread_each(which, itemsize, chip):
+def test_slabs_are_all_of_a_row_and_their_words_are_read_by_a_thread_each(which, itemsize, chip, centred):
     for n in (8193, 16400, 262_144, 10**6):
-        shared = launch.shared_rows(which, 10, n, itemsize, chip)
+        shared = launch.shared_rows(which, 10, n, itemsize, centred, chip)
         assert (shared.slabs - 1) * shared.columns < n <= shared.slabs * shared.columns
         assert shared.slabs <= shared.most_slabs
         assert shared.warps * chip.warp <= shared.most_slabs

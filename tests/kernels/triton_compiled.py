@@ -15,7 +15,14 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from normkit.kernels.pytorch import accumulation_dtype
-from normkit.kernels.triton import batch_norm_kernels, launch, row_norm, row_norm_kernels, wide_row_kernels
+from normkit.kernels.triton import (
+    batch_norm_kernels,
+    launch,
+    row_norm,
+    row_norm_kernels,
+    wide_row_gradients,
+    wide_row_kernels,
+)
 from normkit.kernels.triton.bound import ACCUMULATE
 
 TARGETS = {
@@ -41,9 +48,10 @@ def row_kernels(dtype, n, chip, centred):
     accumulated = accumulation_dtype(dtype)
     recipe = {"A": ACCUMULATE[accumulated], "CENTRED": centred, "OUTSIDE": not centred, "OFFSET": not centred}
     size = accumulated.itemsize
-    how = launch.row_forward(n, size, chip)
+    how = launch.row_forward(n, size, chip, dtype.itemsize if centred else 0)
     if how is None:
-        yield from shared_rows(wide_row_kernels.forward, "forward", dtype, n, chip, recipe)
+        k = wide_row_kernels
+        yield from shared_rows((k.forward, k.measure, k.finish), "forward", dtype, n, chip, recipe)
     else:
         yield (
             row_norm_kernels.forward,
@@ -52,7 +60,8 @@ def row_kernels(dtype, n, chip, centred):
         )
     how = launch.row_backward(n, size, chip)
     if how is None:
-        yield from shared_rows(wide_row_kernels.backward, "backward", dtype, n, chip, recipe)
+        k = wide_row_gradients
+        yield from shared_rows((k.backward, k.measure, k.finish), "backward", dtype, n, chip, recipe)
     else:
         yield (
             row_norm_kernels.backward,
@@ -66,15 +75,16 @@ def whole_rows(n, how):
     return {"FULL": n == how.columns, "ROWS": how.rows, "COLUMNS": how.columns}
 
 
-def shared_rows(kernel, which, dtype, n, chip, recipe):
+def shared_rows(kernels, which, dtype, n, chip, recipe):
     """Likewise, of rows that several programs share."""
-    shared = launch.shared_rows(which, n, n, dtype.itemsize, chip)
-    numbers = {"forward": 3 + 2 * recipe["CENTRED"], "backward": 1 + recipe["CENTRED"]}[which]
+    shared = launch.shared_rows(which, n, n, dtype.itemsize, recipe["CENTRED"], chip)
+    numbers = {"forward": 6 if recipe["CENTRED"] else 3, "backward": 1 + recipe["CENTRED"]}[which]
     recipe = {**recipe, "NUMBERS": numbers, "PAIRS": row_norm._in_pairs(dtype.itemsize, n)}
-    for step in row_norm._steps(shared):
-        options = row_norm._step(shared, n, *step)
-        constants = {name: options[name] for name in options if name.isupper()}
-        yield kernel, launch.Launch(1, shared.columns, shared.warps), {**recipe, **constants}
+    for kernel in row_norm._steps(shared, *kernels):
+        options = row_norm._options(shared, n, kernel is kernels[0])
+        constants = {name: options[name] for name in options if name in kernel.arg_names}
+        needed = {name: recipe[name] for name in recipe if name in kernel.arg_names}
+        yield kernel, launch.Launch(1, shared.columns, shared.warps), {**needed, **constants}
 
 
 def channel_kernels(dtype, outer, inner, chip, planar):
@@ -164,8 +174,8 @@ def compiled(kernel, how, constants, dtype, target, ones):
         registers = launch.most_registers(how, chip_for(target))
     elif kernel is batch_norm_kernels.moments:
         registers = launch.moments_registers(constants["PLANAR"], dtype.itemsize, chip_for(target))
-    elif constants.get("MEASURE") and constants.get("FINISH"):
-        registers = launch.SHARING[kernel.__name__, dtype.itemsize].registers
+    elif kernel in (wide_row_kernels.forward, wide_row_gradients.backward):
+        registers = launch.sharing_of(kernel.__name__, dtype.itemsize, constants["CENTRED"]).registers
     if registers:
         options["maxnreg"] = registers
     with contextlib.redirect_stdout(io.StringIO()) as told:

@@ -18,6 +18,7 @@ __all__ = [
     "PARTS",
     "PER_CHANNEL",
     "SHARING",
+    "SHARING_CENTRED",
     "Chip",
     "Launch",
     "Shared",
@@ -33,6 +34,7 @@ __all__ = [
     "rows_each",
     "rows_of_a_part",
     "shared_rows",
+    "sharing_of",
     "stages",
     "waiting_groups",
     "wide_parts",
@@ -88,8 +90,16 @@ MOST_ROWS = 64
 MOST_THREADS = 1024
 
 
-def row_forward(n: int, size: int, chip: Chip) -> Launch | None:
-    """Rows of n elements accumulated in numbers of `size` bytes; None where registers can't hold one."""
+CENTRED_SHARED = {2: 16384, 4: 8192}  # by bytes of an element: where programs that share a row are faster
+
+
+def row_forward(n: int, size: int, chip: Chip, centred: int = 0) -> Launch | None:
+    """Rows of n elements accumulated in numbers of `size` bytes; None where registers can't hold one.
+
+    centred: bytes of an element, where a program sums twice, with nothing on its way meanwhile; or 0.
+    """
+    if chip.processors and n > CENTRED_SHARED.get(centred, n):
+        return None
     return _rows(n, size, chip, FORWARD)
 
 
@@ -137,16 +147,19 @@ class Sharing:
     registers: int
 
 
-# By pass and bytes of an element: of what was tried on an H200 the best, or what is like it and spills no
-# register. Backward a thread also holds two sums for each of its columns.
+# By pass and bytes of an element: of what was tried on an H200 the best. Backward a thread also holds two sums
+# for each of its columns.
 SHARING = {
-    ("forward", 2): Sharing(thread=128, warps=1, ahead=2, registers=255),
-    ("forward", 4): Sharing(thread=64, warps=4, ahead=2, registers=128),
+    ("forward", 2): Sharing(thread=128, warps=8, ahead=2, registers=255),
+    ("forward", 4): Sharing(thread=128, warps=8, ahead=2, registers=255),
     ("forward", 8): Sharing(thread=64, warps=4, ahead=2, registers=255),
-    ("backward", 2): Sharing(thread=64, warps=1, ahead=2, registers=248),
-    ("backward", 4): Sharing(thread=64, warps=4, ahead=2, registers=168),
+    ("backward", 2): Sharing(thread=64, warps=8, ahead=2, registers=255),
+    ("backward", 4): Sharing(thread=64, warps=8, ahead=2, registers=255),
     ("backward", 8): Sharing(thread=32, warps=4, ahead=2, registers=255),
 }
+# Where the sum of two things and their totals are held, there are no registers left for another row.
+SHARING_CENTRED = {("backward", 2): replace(SHARING["backward", 2], ahead=1)}
+HALVED = 1.07  # what it costs to have programs half as large: as much as so many more columns
 
 
 @dataclass(frozen=True)
@@ -158,6 +171,7 @@ class Shared:
     most_slabs: a power of two for them, and not less than a program has threads.
     groups: of `slabs` programs, that can all run at the same time; none if 0.
     warps, ahead, registers: as above.
+    prefetch: whether the chip has an instruction to read a slab into its second cache.
     """
 
     columns: int
@@ -167,17 +181,51 @@ class Shared:
     warps: int
     ahead: int
     registers: int
+    prefetch: bool
 
 
-def shared_rows(which: str, rows: int, n: int, itemsize: int, chip: Chip) -> Shared:
+def shared_rows(which: str, rows: int, n: int, itemsize: int, centred: bool, chip: Chip) -> Shared:
     """Rows that are too wide for one program."""
-    sharing = SHARING[which, itemsize]
-    threads = sharing.warps * chip.warp
-    columns = sharing.thread * threads // itemsize
-    slabs = -(-n // columns)
+    sharing = _sharing(which, n, itemsize, centred, chip.warp)
+    slabs = _slabs(n, itemsize, chip.warp, sharing)
     groups = waiting_groups(rows, slabs, _at_a_time(sharing) * chip.processors)
-    most_slabs = max(threads, _power_of_two(slabs))
-    return Shared(columns, slabs, most_slabs, groups, sharing.warps, sharing.ahead, sharing.registers)
+    return Shared(
+        columns=_slab(itemsize, chip.warp, sharing),
+        slabs=slabs,
+        most_slabs=max(sharing.warps * chip.warp, _power_of_two(slabs)),
+        groups=groups,
+        warps=sharing.warps,
+        ahead=sharing.ahead,
+        registers=sharing.registers,
+        prefetch=chip.architecture.startswith("sm_") and int(chip.architecture[3:]) >= 90,
+    )
+
+
+def sharing_of(which: str, itemsize: int, centred: bool) -> Sharing:
+    """By programs as large as they are at most."""
+    usual = SHARING[which, itemsize]
+    return SHARING_CENTRED.get((which, itemsize), usual) if centred else usual
+
+
+def _sharing(which: str, n: int, itemsize: int, centred: bool, warp: int) -> Sharing:
+    """With programs as large as that, a half or a quarter: the columns of the last one that there are not
+    cost as much as those that there are.
+    """
+    whole = sharing_of(which, itemsize, centred)
+    costs = {}
+    for halvings in range(3):
+        sharing = replace(whole, warps=max(1, whole.warps >> halvings))
+        columns = _slab(itemsize, warp, sharing) * _slabs(n, itemsize, warp, sharing)
+        costs.setdefault(sharing, columns * HALVED**halvings)
+    return min(costs, key=lambda sharing: costs[sharing])
+
+
+def _slab(itemsize: int, warp: int, sharing: Sharing) -> int:
+    return sharing.thread * sharing.warps * warp // itemsize
+
+
+def _slabs(n: int, itemsize: int, warp: int, sharing: Sharing) -> int:
+    return -(-n // _slab(itemsize, warp, sharing))
 
 
 def waiting_groups(rows: int, slabs: int, programs: int) -> int:
@@ -185,9 +233,10 @@ def waiting_groups(rows: int, slabs: int, programs: int) -> int:
     return min(rows, programs // slabs)
 
 
-def wide_parts(rows: int, slabs: int, itemsize: int) -> int:
-    """Partial sums of a weight's gradient over rows in `slabs` parts."""
-    return max(1, min(rows, _at_a_time(SHARING["backward", itemsize]) * PROCESSORS // slabs))
+def wide_parts(rows: int, n: int, itemsize: int, centred: bool, warp: int) -> int:
+    """Partial sums of a weight's gradient over rows that programs share."""
+    sharing = _sharing("backward", n, itemsize, centred, warp)
+    return max(1, min(rows, _at_a_time(sharing) * PROCESSORS // _slabs(n, itemsize, warp, sharing)))
 
 
 def _at_a_time(sharing: Sharing) -> int:

@@ -11,7 +11,7 @@ import triton
 from torch import Tensor
 
 from normkit.kernels.pytorch import accumulation_dtype, check_rows
-from normkit.kernels.triton import launch, row_norm_kernels, wide_row_kernels
+from normkit.kernels.triton import launch, row_norm_kernels, wide_row_gradients, wide_row_kernels
 from normkit.kernels.triton.bound import (
     ACCUMULATE,
     Bound,
@@ -151,7 +151,7 @@ def _plan_forward(
     stride = _row_stride(x, trailing)
     scalars = (*in_two(eps), *in_two(gain_offset))
     recipe = {"A": ACCUMULATE[dtype], "CENTRED": centred, "OUTSIDE": outside, "OFFSET": gain_offset != 0}
-    how = launch.row_forward(n, dtype.itemsize, chip)
+    how = launch.row_forward(n, dtype.itemsize, chip, x.itemsize if centred else 0)
     if how is not None:
         ahead = launch.reads_ahead(how, centred, x.itemsize, chip)
         each = launch.rows_ahead(rows, how, chip) if ahead else how.rows
@@ -161,30 +161,31 @@ def _plan_forward(
             FULL=n == how.columns, ROWS=how.rows, COLUMNS=how.columns, AHEAD=ahead, **recipe,
         )  # fmt: skip
         return _Forward((held,), make, shape, None, dtype)
-    shared = launch.shared_rows("forward", rows, n, x.itemsize, chip)
-    slabs, groups, numbers = shared.slabs, shared.groups or rows, 5 if centred else 3
+    shared = launch.shared_rows("forward", rows, n, x.itemsize, centred, chip)
+    slabs, groups, numbers = shared.slabs, shared.groups, 6 if centred else 3
     pairs = _in_pairs(x.itemsize, n, stride)
+    k = wide_row_kernels
     wide = tuple(
         Bound(
-            wide_row_kernels.forward, (slabs * groups,), x, rows, n, slabs, groups, stride, *scalars,
-            NUMBERS=numbers, PAIRS=pairs, **_step(shared, n, *step), **recipe,
+            kernel, (slabs * (groups if kernel is k.forward else rows),), x,
+            rows, n, slabs, groups, stride, *scalars,
+            NUMBERS=numbers, PAIRS=pairs, **_options(shared, n, kernel is k.forward), **recipe,
         )
-        for step in _steps(shared)
+        for kernel in _steps(shared, k.forward, k.measure, k.finish)
     )  # fmt: skip
     return _Forward(wide, make, shape, (rows, numbers, slabs), dtype, pairs)
 
 
-def _steps(shared: launch.Shared) -> tuple[tuple[bool, bool], ...]:
-    """(whether it measures, whether it finishes) of each launch over wide rows."""
-    return ((True, True),) if shared.groups else ((True, False), (False, True))
+def _steps(shared: launch.Shared, together: Any, measure: Any, finish: Any) -> tuple[Any, ...]:
+    """The kernels of a pass over wide rows, one after the other."""
+    return (together,) if shared.groups else (measure, finish)
 
 
-def _step(shared: launch.Shared, n: int, measure: bool, finish: bool) -> dict[str, Any]:
-    """What both directions' launches over wide rows are given by name."""
-    waiting = measure and finish
+def _options(shared: launch.Shared, n: int, waiting: bool) -> dict[str, Any]:
+    """What these are given by name in both directions. waiting: whether a kernel's programs do."""
     options = {"warps": shared.warps, "waiting": waiting, "registers": shared.registers if waiting else 0}
     slabs = {"FULL": n % shared.columns == 0, "COLUMNS": shared.columns, "SLABS": shared.most_slabs}
-    return {**options, **slabs, "MEASURE": measure, "FINISH": finish, "LEAD": shared.ahead}
+    return {**options, **slabs, "LEAD": shared.ahead, "PREFETCH": shared.prefetch}
 
 
 def _in_pairs(itemsize: int, n: int, *strides: int | None) -> bool:
@@ -317,19 +318,21 @@ def _plan_backward(
             STAGES=launch.stages(how, x.itemsize, chip), **recipe,
         )  # fmt: skip
         return _Backward((held,), count, _adding(x, dtype, count, n), None)
-    shared = launch.shared_rows("backward", rows, n, x.itemsize, chip)
+    shared = launch.shared_rows("backward", rows, n, x.itemsize, centred, chip)
     slabs, numbers, pairs = shared.slabs, 2 if centred else 1, _in_pairs(x.itemsize, n, *strides)
-    parts = launch.wide_parts(rows, slabs, x.itemsize) if summed else shared.groups or rows
+    parts = launch.wide_parts(rows, n, x.itemsize, centred, chip.warp) if summed else shared.groups or rows
     together = min(shared.groups, parts) or parts  # parts that a launch can have running at a time
-    steps = _steps(shared) if input_grad else ((False, True),)  # else there is nothing to measure
+    k = wide_row_gradients
+    # Without the input's gradient there is nothing to measure.
+    steps = _steps(shared, k.backward, k.measure, k.finish) if input_grad else (k.finish,)
     wide = tuple(
         Bound(
-            wide_row_kernels.backward, (slabs * min(together, parts - first),), x,
+            kernel, (slabs * min(together, parts - first),), x,
             rows, n, slabs, first, parts, *strides, *in_two(gain_offset),
-            NUMBERS=numbers, PAIRS=pairs, **_step(shared, n, *step), **recipe,
+            NUMBERS=numbers, PAIRS=pairs, **_options(shared, n, kernel is k.backward), **recipe,
         )
         for first in range(0, parts, together)
-        for step in steps
+        for kernel in steps
     )  # fmt: skip
     count = parts if summed else 1
     words = (rows, numbers, slabs) if input_grad else (0, 0, 0)

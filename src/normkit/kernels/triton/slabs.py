@@ -13,28 +13,45 @@ from normkit.kernels.triton.arithmetic import unpacked, widened
 
 
 @triton.jit
-def columns(begin, there, COLUMNS: tl.constexpr, FULL: tl.constexpr):
+def place(n, slabs, A: tl.constexpr, FULL: tl.constexpr, COLUMNS: tl.constexpr, SLABS: tl.constexpr):
+    """Where a program stands: its group, its slab and where that begins, how many elements it has, all
+    slabs, which of them there are, and how many elements they have.
+    """
+    program = tl.program_id(0)
+    own_slab = program % slabs
+    begin = tl.cast(own_slab, tl.int64) * COLUMNS
+    slab = tl.arange(0, SLABS)
+    there = slab < slabs
+    own_terms, terms = COLUMNS, tl.full((SLABS,), 1.0, A) * COLUMNS
+    if not FULL:
+        own_terms = tl.minimum(n - begin, COLUMNS).to(tl.int32)
+        terms = tl.where(there, tl.minimum(n - tl.cast(slab, n.dtype) * COLUMNS, COLUMNS), 0).to(A)
+    return program // slabs, own_slab, begin, own_terms, slab, there, terms
+
+
+@triton.jit
+def columns(there, COLUMNS: tl.constexpr, FULL: tl.constexpr):
     """A slab's columns, and which of them it has: `there` of them, all where every slab is FULL."""
     col = tl.arange(0, COLUMNS)
     inside = tl.full((COLUMNS,), True, tl.int1)
     if not FULL:
         inside = col < there
-    return begin + col, inside
+    return col, inside
 
 
 @triton.jit
-def as_it_lies(row, begin, there, COLUMNS: tl.constexpr, FULL: tl.constexpr, PAIRS: tl.constexpr):
-    """A row's slab of `there` numbers; PAIRS of numbers of 16 bits, which take half the registers so."""
+def as_it_lies(slab, there, COLUMNS: tl.constexpr, FULL: tl.constexpr, PAIRS: tl.constexpr):
+    """A slab of `there` numbers; PAIRS of numbers of 16 bits, which take half the registers so."""
     if PAIRS:
         pair = tl.arange(0, COLUMNS // 2)
-        pairs = row.to(tl.pointer_type(tl.int32), bitcast=True) + (begin // 2 + pair)
+        pairs = slab.to(tl.pointer_type(tl.int32), bitcast=True) + pair
         if FULL:
             return tl.load(pairs)
         else:
             return tl.load(pairs, 2 * pair < there, other=0)
     else:
-        col, inside = columns(begin, there, COLUMNS, FULL)
-        return tl.load(row + col, inside, other=0.0)
+        col, inside = columns(there, COLUMNS, FULL)
+        return tl.load(slab + col, inside, other=0.0)
 
 
 @triton.jit
@@ -44,6 +61,35 @@ def numbers_of(read, x, A: tl.constexpr, PAIRS: tl.constexpr):
         return unpacked(read, x.dtype.element_ty, A)
     else:
         return widened(read, A)
+
+
+@triton.jit
+def prefetch(slab, there):
+    """Have the GPU's second cache read a slab of `there` numbers; the program's first thread asks for it.
+
+    By an instruction of sm_90 and later, for multiples of 16 bytes: what is not whole is left out.
+    """
+    size: tl.constexpr = slab.dtype.element_ty.primitive_bitwidth // 8
+    begin = slab.to(tl.int64)
+    end = begin + there * size
+    begin = (begin + 15) & -16
+    whole = tl.maximum((end & -16) - begin, 0).to(tl.int32)
+    tl.inline_asm_elementwise(
+        """{
+            .reg .pred asks;
+            .reg .b32 thread;
+            mov.u32 thread, %tid.x;
+            setp.eq.u32 asks, thread, 0;
+            setp.gt.and.s32 asks, $2, 0, asks;
+            @asks cp.async.bulk.prefetch.L2.global [$1], $2;
+            mov.b32 $0, 0;
+        }""",
+        "=r,l,r",
+        [begin, whole],
+        dtype=tl.int32,
+        is_pure=False,
+        pack=1,
+    )
 
 
 @triton.jit
@@ -57,6 +103,16 @@ def tell(to, v, there):
 def heard(at, there, A: tl.constexpr):
     """What others have told, or have not yet."""
     return tl.load(at, there, other=0, volatile=True).to(A, bitcast=True)
+
+
+@triton.jit
+def heard_both(at, there, slabs, A: tl.constexpr, BOTH: tl.constexpr):
+    """Likewise, of the first number, or of the first two."""
+    first = heard(at, there, A)
+    second = first
+    if BOTH:
+        second = heard(at + slabs, there, A)
+    return first, second
 
 
 @triton.jit
