@@ -6,7 +6,7 @@ import pytest
 import torch
 
 pytest.importorskip("triton", reason="Triton is for Linux")
-from normkit.kernels.triton import bound
+from normkit.kernels.triton import bound, row_norm
 from normkit.kernels.triton.bound import Bound, Calls, in_two, kind, maker, parameter_kind
 
 
@@ -129,3 +129,14 @@ def test_a_scalar_is_given_in_two_numbers_of_float32():
         assert high == torch.tensor(high).item()
         assert abs(high + low - number) == 0
         assert abs(high - number) <= 2**-24 * number
+
+
+def test_rows_that_begin_in_the_midst_of_four_bytes_are_told():
+    whole = torch.zeros(8, 17, dtype=torch.bfloat16)
+    assert whole.data_ptr() % 4 == 0
+    assert not row_norm._is_odd(1, whole[:, :16].contiguous())
+    assert row_norm._is_odd(1, whole[:, :16])  # every other row
+    assert not row_norm._is_odd(1, whole[::2, :16])
+    assert row_norm._is_odd(1, whole[::2, 1:])
+    assert row_norm._is_odd(1, whole[::2, :16], whole[::2, 1:])
+    assert not row_norm._is_odd(2, whole.view(2, 4, 17))

@@ -40,7 +40,7 @@ PLANES = [
     (100_352, 64, False),
     (7, 3, False),
 ]
-WIDTHS = [1, 16, 64, 256, 1024, 4096, 8192, 16384, 32768, 65536, 262144]
+WIDTHS = [1, 16, 64, 256, 1024, 4096, 8192, 16384, 32768, 65536, 70_000, 70_001, 262_144]
 
 
 def row_kernels(dtype, n, chip, centred):
@@ -79,7 +79,7 @@ def shared_rows(kernels, which, dtype, n, chip, recipe):
     """Likewise, of rows that several programs share."""
     shared = launch.shared_rows(which, n, n, dtype.itemsize, recipe["CENTRED"], chip)
     numbers = {"forward": 6 if recipe["CENTRED"] else 3, "backward": 1 + recipe["CENTRED"]}[which]
-    recipe = {**recipe, "NUMBERS": numbers, "PAIRS": row_norm._in_pairs(dtype.itemsize, n)}
+    recipe = {**recipe, "NUMBERS": numbers, "PAIRS": launch.in_pairs(dtype.itemsize, n)}
     for kernel in row_norm._steps(shared, *kernels):
         options = row_norm._options(shared, n, kernel is kernels[0])
         constants = {name: options[name] for name in options if name in kernel.arg_names}

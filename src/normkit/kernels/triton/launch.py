@@ -24,6 +24,7 @@ __all__ = [
     "Shared",
     "Sharing",
     "channels",
+    "in_pairs",
     "moments_registers",
     "most_registers",
     "neighbours",
@@ -147,8 +148,8 @@ class Sharing:
     registers: int
 
 
-# By pass and bytes of an element: of what was tried on an H200 the best. Backward a thread also holds two sums
-# for each of its columns.
+# By pass and bytes of an element: of what was tried on an H200 the best. Backward a thread also holds two
+# sums for each of its columns.
 SHARING = {
     ("forward", 2): Sharing(thread=128, warps=8, ahead=2, registers=255),
     ("forward", 4): Sharing(thread=128, warps=8, ahead=2, registers=255),
@@ -201,6 +202,11 @@ def shared_rows(which: str, rows: int, n: int, itemsize: int, centred: bool, chi
     )
 
 
+def in_pairs(itemsize: int, n: int) -> bool:
+    """Whether numbers of 16 bits are read by twos, of which the first has to lie at an even place."""
+    return itemsize == 2 and n % 2 == 0
+
+
 def sharing_of(which: str, itemsize: int, centred: bool) -> Sharing:
     """By programs as large as they are at most."""
     usual = SHARING[which, itemsize]
@@ -212,12 +218,17 @@ def _sharing(which: str, n: int, itemsize: int, centred: bool, warp: int) -> Sha
     cost as much as those that there are.
     """
     whole = sharing_of(which, itemsize, centred)
-    costs = {}
-    for halvings in range(3):
-        sharing = replace(whole, warps=max(1, whole.warps >> halvings))
-        columns = _slab(itemsize, warp, sharing) * _slabs(n, itemsize, warp, sharing)
-        costs.setdefault(sharing, columns * HALVED**halvings)
-    return min(costs, key=lambda sharing: costs[sharing])
+    if itemsize == 2 and not in_pairs(itemsize, n):
+        whole = replace(whole, thread=whole.thread // 2)  # which take a register each
+
+    def smaller(halvings: int) -> Sharing:
+        return replace(whole, warps=max(1, whole.warps >> halvings))
+
+    def cost(halvings: int) -> float:
+        columns = _slab(itemsize, warp, smaller(halvings)) * _slabs(n, itemsize, warp, smaller(halvings))
+        return columns * HALVED**halvings
+
+    return smaller(min(range(3), key=cost))
 
 
 def _slab(itemsize: int, warp: int, sharing: Sharing) -> int:

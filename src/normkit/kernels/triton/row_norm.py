@@ -115,7 +115,7 @@ def _forward(
         if x is not input or w is not weight or b is not bias:
             return _forward(x, w, b, eps, centred, trailing, outside, gain_offset, keep=keep)
         call = _forwards.keep(key, _plan_forward(input, eps, centred, trailing, outside, gain_offset))
-    if call.pairs and _is_odd(input):
+    if call.pairs and _is_odd(trailing, input):
         x = input.clone(memory_format=torch.contiguous_format)
         return _forward(x, weight, bias, eps, centred, trailing, outside, gain_offset, keep=keep)
     output = call.make(input)
@@ -163,7 +163,7 @@ def _plan_forward(
         return _Forward((held,), make, shape, None, dtype)
     shared = launch.shared_rows("forward", rows, n, x.itemsize, centred, chip)
     slabs, groups, numbers = shared.slabs, shared.groups, 6 if centred else 3
-    pairs = _in_pairs(x.itemsize, n, stride)
+    pairs = launch.in_pairs(x.itemsize, n)
     k = wide_row_kernels
     wide = tuple(
         Bound(
@@ -188,14 +188,11 @@ def _options(shared: launch.Shared, n: int, waiting: bool) -> dict[str, Any]:
     return {**options, **slabs, "LEAD": shared.ahead, "PREFETCH": shared.prefetch}
 
 
-def _in_pairs(itemsize: int, n: int, *strides: int | None) -> bool:
-    """Whether numbers of 16 bits can be read by twos, if the first lies at an even place."""
-    return itemsize == 2 and n % 2 == 0 and all(stride is not None and stride % 2 == 0 for stride in strides)
-
-
-def _is_odd(*tensors: Tensor) -> bool:
-    """Whether one of them begins in the midst of four bytes."""
-    return any(t.data_ptr() % 4 for t in tensors)
+def _is_odd(trailing: int, *tensors: Tensor) -> bool:
+    """Whether a row of one of them begins in the midst of four bytes."""
+    return any(
+        t.data_ptr() % 4 or (not t.is_contiguous() and (_row_stride(t, trailing) or 0) % 2) for t in tensors
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +240,7 @@ def row_norm_bwd(
         if g is not grad_output or x is not input or saved is not statistics or w is not weight:
             return row_norm_bwd(g, x, saved, w, bias, eps, *options)
         call = _backwards.keep(key, _plan_backward(grad_output, input, *options))
-    if call.pairs and _is_odd(grad_output, input):
+    if call.pairs and _is_odd(trailing, grad_output, input):
         g, x = (t.clone(memory_format=torch.contiguous_format) for t in (grad_output, input))
         return row_norm_bwd(g, x, statistics, weight, bias, eps, *options)
     grad_x, gain, shift = _new(input, input_grad), _new(weight, weight_grad), _new(bias, bias_grad)
@@ -319,7 +316,7 @@ def _plan_backward(
         )  # fmt: skip
         return _Backward((held,), count, _adding(x, dtype, count, n), None)
     shared = launch.shared_rows("backward", rows, n, x.itemsize, centred, chip)
-    slabs, numbers, pairs = shared.slabs, 2 if centred else 1, _in_pairs(x.itemsize, n, *strides)
+    slabs, numbers, pairs = shared.slabs, 2 if centred else 1, launch.in_pairs(x.itemsize, n)
     parts = launch.wide_parts(rows, n, x.itemsize, centred, chip.warp) if summed else shared.groups or rows
     together = min(shared.groups, parts) or parts  # parts that a launch can have running at a time
     k = wide_row_gradients

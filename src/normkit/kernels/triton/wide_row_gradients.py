@@ -7,7 +7,16 @@ import triton.language as tl
 
 from normkit.kernels.triton.arithmetic import by_fours, inverse, store_rounded, sum_both, widened
 from normkit.kernels.triton.row_norm_kernels import gain_of, normalized
-from normkit.kernels.triton.slabs import as_it_lies, columns, heard_both, numbers_of, place, prefetch, tell, wait
+from normkit.kernels.triton.slabs import (
+    as_it_lies,
+    columns,
+    heard_both,
+    numbers_of,
+    place,
+    prefetch,
+    tell,
+    wait,
+)
 
 
 @triton.jit
@@ -67,21 +76,21 @@ def _known(product, total, of_row, there, slabs, A: tl.constexpr, CENTRED: tl.co
 
 @triton.jit
 def _finish(
-    g, v, kept, product, total, statistics, row, rows, n, gain, grad_x, gain_sum, bias_sum, col, inside, share, offset,
+    g, v, kept, product, total, statistics, row, rows, n, gain, grad_x, col, inside, share, offset,
     A: tl.constexpr, CENTRED: tl.constexpr, OUTSIDE: tl.constexpr, OFFSET: tl.constexpr, FULL: tl.constexpr,
 ):  # fmt: skip
-    """A slab's grad_x, and what the sums of the parameters' gradients have become."""
+    """A slab's grad_x, where it is wanted, and x_hat."""
     rstd = kept[0]
     x_hat = normalized(v, inside, rstd, kept[1], kept[2], CENTRED, FULL)
-    if OUTSIDE:
-        product *= tl.load(statistics + (3 if CENTRED else 1) * rows + row)
     if grad_x is not None:
+        if OUTSIDE:
+            product *= tl.load(statistics + (3 if CENTRED else 1) * rows + row)
         away = x_hat * (product * share * rstd)
         if CENTRED:
             away += total * share * rstd
         gw = _weighted(g, gain, col, inside, offset, A, OFFSET, FULL)
         store_rounded(grad_x + tl.cast(row, tl.int64) * n + col, gw * rstd - away, inside)
-    return gain_sum + g * x_hat, bias_sum + g
+    return x_hat
 
 
 @triton.jit
@@ -155,17 +164,22 @@ def backward(
         of_row = words + tl.cast(row, tl.int64) * NUMBERS * slabs + slab
         its_product, its_total = _known(product, total, of_row, there, slabs, A, CENTRED)
         tl.debug_barrier()
-        following = words + tl.cast(tl.minimum(row + count, rows - 1), tl.int64) * NUMBERS * slabs + slab
+        following = tl.cast(tl.minimum(row + count, rows - 1), tl.int64)
+        of_following = words + following * NUMBERS * slabs + slab
         if LEAD > 1:
-            product, total = heard_both(following, there, slabs, A, CENTRED)
-        v, g, kept = held[0]
-        gain_sum, bias_sum = _finish(
-            numbers_of(g, x, A, PAIRS), numbers_of(v, x, A, PAIRS), kept, its_product, its_total,
-            statistics, row, rows, n, own_gain, grad_x, gain_sum, bias_sum, col, inside, share, offset,
-            A, CENTRED, OUTSIDE, OFFSET, FULL,
+            product, total = heard_both(of_following, there, slabs, A, CENTRED)
+        its_v, its_g, its_kept = held[0]
+        g = numbers_of(its_g, x, A, PAIRS)
+        x_hat = _finish(
+            g, numbers_of(its_v, x, A, PAIRS), its_kept, its_product, its_total, statistics, row, rows, n,
+            own_gain, grad_x, col, inside, share, offset, A, CENTRED, OUTSIDE, OFFSET, FULL,
         )  # fmt: skip
-        if LEAD == 1:
-            product, total = heard_both(following, there, slabs, A, CENTRED)
+        if gain_parts is not None:
+            gain_sum += g * x_hat
+        if bias_parts is not None:
+            bias_sum += g
+        if LEAD == 1:  # others measure it only now: a while later
+            product, total = heard_both(of_following, there, slabs, A, CENTRED)
         held = held[1:] + ((next_v, next_g, next_kept),)  # noqa: RUF005
     _keep(gain_parts, bias_parts, gain_sum, bias_sum, part, n, begin, COLUMNS, FULL)
 
@@ -187,8 +201,8 @@ def measure(
         v = widened(tl.load(x + at * x_stride + begin + col, inside, other=0.0), A)
         g = widened(tl.load(grad_y + at * grad_stride + begin + col, inside, other=0.0), A)
         _measure(
-            g, v, _kept(statistics, at, rows, CENTRED), own_gain, words + own_slab + at * NUMBERS * slabs, True,
-            col, inside, slabs, offset, A, CENTRED, OFFSET, FULL,
+            g, v, _kept(statistics, at, rows, CENTRED), own_gain, words + own_slab + at * NUMBERS * slabs,
+            True, col, inside, slabs, offset, A, CENTRED, OFFSET, FULL,
         )  # fmt: skip
 
 
@@ -200,7 +214,7 @@ def finish(
     COLUMNS: tl.constexpr, SLABS: tl.constexpr, NUMBERS: tl.constexpr,
 ):  # fmt: skip
     """What `backward` makes, of rows of which all has been told; nothing need be, where grad_x is None."""
-    group, own_slab, begin, own_terms, slab, there, _ = place(n, slabs, A, FULL, COLUMNS, SLABS)
+    group, _, begin, own_terms, slab, there, _ = place(n, slabs, A, FULL, COLUMNS, SLABS)
     col, inside = columns(own_terms, COLUMNS, FULL)
     offset = tl.full((), 1.0, A) * offset_high + offset_low
     share = inverse(tl.full((), 1.0, A) * n)
@@ -217,8 +231,12 @@ def finish(
             of_row = words + at * NUMBERS * slabs + slab
             products, totals = heard_both(of_row, there, slabs, A, CENTRED)
             product, total = _joined(products, totals, CENTRED)
-        gain_sum, bias_sum = _finish(
-            g, v, _kept(statistics, at, rows, CENTRED), product, total, statistics, row, rows, n, own_gain, own_grad_x, gain_sum, bias_sum,
-            col, inside, share, offset, A, CENTRED, OUTSIDE, OFFSET, FULL,
+        x_hat = _finish(
+            g, v, _kept(statistics, at, rows, CENTRED), product, total, statistics, row, rows, n,
+            own_gain, own_grad_x, col, inside, share, offset, A, CENTRED, OUTSIDE, OFFSET, FULL,
         )  # fmt: skip
+        if gain_parts is not None:
+            gain_sum += g * x_hat
+        if bias_parts is not None:
+            bias_sum += g
     _keep(gain_parts, bias_parts, gain_sum, bias_sum, first + group, n, begin, COLUMNS, FULL)

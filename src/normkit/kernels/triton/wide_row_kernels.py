@@ -1,16 +1,19 @@
 """Row norms in Triton, of rows that the registers of one program can't hold: several programs share a row.
 
 Each takes the same COLUMNS of many rows, a slab of each. It measures its slab, tells the others (`slabs`) and
-finishes it when it knows what all have measured. It asks for everything a turn before it needs it. In a turn
-it asks for the data of a row, measures the row whose data it asked for in the turn before, and finishes the
-row that it has measured LEAD turns ago, of which it asked in the turn before what the others told. What is on
-its way and what waits to be finished stays in registers: memory is read once.
+finishes it when it knows what all have measured. All that it needs it asks for a turn before. In a turn it
 
-Programs that wait for each other must all be running. Where a launch can't have that, `measure` and `finish`
-are two. There are SLABS slabs at most, a power of two, and a program's threads at the least: a word is read by
-one of them, and its sum with others is what all know, so that all go on or wait together. A group of programs
-shares a row; there are `groups`. The formulas, and what A, CENTRED, OUTSIDE, OFFSET and `statistics` stand for,
-are `row_norm_kernels`'; the gradients are in `wide_row_gradients`.
+- asks for the data of a row, which the turn before has had brought from memory to the second cache,
+- measures the row that it asked for in the turn before, and tells the others,
+- finishes the row that it measured LEAD turns ago, by what the others had told of it in the turn before.
+
+Rows stay in registers from the first to the last, and memory is read once. Programs that wait for each other
+must all be running: where a launch can't have that, there are two, `measure` and `finish`.
+
+There are SLABS slabs at most, a power of two, and a program's threads at the least: a word is read by one of
+them, and its sum with others is what all know, so that all go on or wait together. A group of programs shares
+a row; there are `groups`. The formulas, and what A, CENTRED, OUTSIDE, OFFSET and `statistics` stand for, are
+`row_norm_kernels`'; the gradients are in `wide_row_gradients`.
 """
 
 from __future__ import annotations
@@ -49,7 +52,7 @@ LEAST_32, LEAST_64 = tl.constexpr(2.0**-100), tl.constexpr(2.0**-900)
 
 @triton.jit
 def _eight_of(row, n, CENTRED: tl.constexpr):
-    """Eight elements from all over a row, whose mean is its origin: one that does not lie far from its own."""
+    """Eight elements from all over a row, whose mean is its origin: it seldom lies far from the row's."""
     if CENTRED:
         return tl.load(row + tl.arange(0, 8) * (n // 8))
     else:
@@ -62,7 +65,9 @@ def _origin(eight, A: tl.constexpr):
 
 
 @triton.jit
-def _measure(v, eight, to, there, slabs, inside, A: tl.constexpr, CENTRED: tl.constexpr, FULL: tl.constexpr):
+def _measure(
+    v, eight, to, there, slabs, inside, A: tl.constexpr, CENTRED: tl.constexpr, FULL: tl.constexpr
+):  # fmt: skip
     """Tell the sum of a slab's squared distances from the row's origin and, where centred, of distances.
 
     Returns the origin.
@@ -143,8 +148,8 @@ def _joined_carefully(careful, first, there, terms, slabs, share, A: tl.constexp
 
 @triton.jit
 def _known(
-    squares, total, origin, x, of_row, own_slab, slab, there, terms, own_terms, inside, n, slabs, share, beside,
-    A: tl.constexpr, CENTRED: tl.constexpr, WAITING: tl.constexpr,
+    squares, total, origin, x, of_row, own_slab, slab, there, terms, own_terms, inside, n, slabs, share,
+    beside, A: tl.constexpr, CENTRED: tl.constexpr, WAITING: tl.constexpr,
 ):  # fmt: skip
     """Of a row, when all slabs have told: scale and its inverse, origin, mean less that, squared distances'
     sum. squares, total: what they have told so far. x: where the own slab lies.
@@ -175,14 +180,13 @@ def _finish(
 ):  # fmt: skip
     """A slab's y, and statistics `once`. y, gain, bias: where it begins, of the first row."""
     scaled_rstd, rstd, slope = rstd_and_slope(squares * share, scale, eps, OUTSIDE)
+    x_hat = (v * scale) * scaled_rstd
     if CENTRED:
         x_hat = (v * scale - origin) * scaled_rstd - mean * scaled_rstd
-    else:
-        x_hat = (v * scale) * scaled_rstd
+    if statistics is not None:  # before the rest: what is stored leaves its registers
+        keep_statistics(statistics, row, rows, once, back, origin, mean, rstd, slope, CENTRED, OUTSIDE)
     result = affine(x_hat, gain, bias, col, inside, offset, A, OFFSET, FULL)
     store_rounded(y + tl.cast(row, tl.int64) * n + col, result, inside)
-    if statistics is not None:
-        keep_statistics(statistics, row, rows, once, back, origin, mean, rstd, slope, CENTRED, OUTSIDE)
 
 
 @triton.jit
@@ -250,16 +254,17 @@ def forward(
             n, slabs, share, beside, A, CENTRED, True,
         )  # fmt: skip
         tl.debug_barrier()
-        following = words + tl.cast(tl.minimum(row + groups, rows - 1), tl.int64) * NUMBERS * slabs + slab
+        following = tl.cast(tl.minimum(row + groups, rows - 1), tl.int64)
+        of_following = words + following * NUMBERS * slabs + slab
         if LEAD > 1:
-            squares, total = heard_both(following, there, slabs, A, CENTRED)
+            squares, total = heard_both(of_following, there, slabs, A, CENTRED)
         _finish(
-            numbers_of(held[0], x, A, PAIRS), scale, back, its_origin, mean, its_squares, y, own_gain, own_bias,
-            statistics, row, rows, n, own_slab == 0, col, inside, share, eps, offset,
+            numbers_of(held[0], x, A, PAIRS), scale, back, its_origin, mean, its_squares, y, own_gain,
+            own_bias, statistics, row, rows, n, own_slab == 0, col, inside, share, eps, offset,
             A, CENTRED, OUTSIDE, OFFSET, FULL,
         )  # fmt: skip
-        if LEAD == 1:
-            squares, total = heard_both(following, there, slabs, A, CENTRED)
+        if LEAD == 1:  # others measure it only now: a while later
+            squares, total = heard_both(of_following, there, slabs, A, CENTRED)
         held = held[1:] + (next_v,)  # noqa: RUF005
         origins = origins[1:] + (origin,)  # noqa: RUF005
         eight = next_eight
