@@ -75,10 +75,10 @@ def test_a_slab_is_asked_for_in_one_instruction_where_the_chip_has_it():
 def test_programs_share_rows_that_are_summed_twice_sooner_where_they_can_wait():
     waits = Chip(processors=132)
     for itemsize, most in ((2, 16384), (4, 8192)):
-        assert launch.row_forward(most, 4, waits, itemsize) is not None
-        assert launch.row_forward(most + 1, 4, waits, itemsize) is None
-        assert launch.row_forward(most + 1, 4, Chip(), itemsize) is not None
-    assert launch.row_forward(32768, 4, waits) is not None
+        assert launch.row_forward(most, 4, waits, itemsize, True) is not None
+        assert launch.row_forward(most + 1, 4, waits, itemsize, True) is None
+        assert launch.row_forward(most + 1, 4, waits, itemsize, False) is not None
+        assert launch.row_forward(most + 1, 4, Chip(), itemsize, True) is not None
 
 
 PASSES = ("forward", "backward")

@@ -48,7 +48,7 @@ def row_kernels(dtype, n, chip, centred):
     accumulated = accumulation_dtype(dtype)
     recipe = {"A": ACCUMULATE[accumulated], "CENTRED": centred, "OUTSIDE": not centred, "OFFSET": not centred}
     size = accumulated.itemsize
-    how = launch.row_forward(n, size, chip, dtype.itemsize if centred else 0)
+    how = launch.row_forward(n, size, chip, dtype.itemsize, centred)
     if how is None:
         k = wide_row_kernels
         yield from shared_rows((k.forward, k.measure, k.finish), "forward", dtype, n, chip, recipe)

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from normkit.kernels.pytorch.common import DTYPES, accumulation_dtype, centre, check_dense, tell
+from normkit.kernels.pytorch.common import accumulation_dtype, centre, check_dense, check_dtypes, tell
 
 
 def is_channels_last(x: Tensor) -> bool:
@@ -228,9 +228,10 @@ def batch_norm_step(
 
 def check_channels(x: Tensor, *vectors: Tensor | None, eps: float) -> None:
     """Refuse what a BatchNorm can't be of."""
-    if x.dim() < 2 or eps < 0 or x.dtype not in DTYPES:
-        raise RuntimeError("normkit: input must be (N, C, *), of a dtype we serve, and eps not negative")
+    if x.dim() < 2 or not eps >= 0:  # a NaN neither
+        raise RuntimeError("normkit: input must be (N, C, *), and eps not negative")
     check_dense(x, *vectors)
+    check_dtypes(x, *vectors)
     if any(v is not None and v.shape != x.shape[1:2] for v in vectors):
         raise RuntimeError("normkit: per-channel tensors must have one element per channel")
     if any(v is not None and v.device != x.device for v in vectors):

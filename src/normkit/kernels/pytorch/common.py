@@ -50,3 +50,9 @@ def check_dense(*tensors: Tensor | None) -> None:
     """Refuse a tensor that is not strided."""
     if any(t is not None and t.layout is not torch.strided for t in tensors):
         raise RuntimeError("normkit: tensors must be dense")
+
+
+def check_dtypes(*tensors: Tensor | None) -> None:
+    """Refuse a tensor of a dtype that no kernel serves."""
+    if any(t is not None and t.dtype not in DTYPES for t in tensors):
+        raise RuntimeError("normkit: tensors must be float64, float32, bfloat16 or float16")

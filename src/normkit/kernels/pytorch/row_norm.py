@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from normkit.kernels.pytorch.common import DTYPES, accumulation_dtype, centre, check_dense, tell
+from normkit.kernels.pytorch.common import accumulation_dtype, centre, check_dense, check_dtypes, tell
 
 
 def layer_norm(
@@ -124,16 +124,15 @@ def row_norm_bwd(
 
 def check_rows(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, trailing: int) -> None:
     """Refuse what a row norm can't be of."""
-    if not 1 <= trailing <= x.dim() or eps < 0:
+    if not 1 <= trailing <= x.dim() or not eps >= 0:  # a NaN neither
         raise RuntimeError("normkit: trailing and eps must lie in their range")
     shape = x.shape[x.dim() - trailing :]
     if any(p is not None and p.shape != shape for p in (weight, bias)):
         raise RuntimeError("normkit: a parameter must have the shape of the normalized dimensions")
     check_dense(x, weight, bias)
+    check_dtypes(x, weight, bias)
     if any(p is not None and p.device != x.device for p in (weight, bias)):
         raise RuntimeError("normkit: a parameter must be on the input's device")
-    if x.dtype not in DTYPES:
-        raise RuntimeError("normkit: input must be float64, float32, bfloat16 or float16")
 
 
 def _rows(

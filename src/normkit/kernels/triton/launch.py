@@ -91,15 +91,14 @@ MOST_ROWS = 64
 MOST_THREADS = 1024
 
 
-CENTRED_SHARED = {2: 16384, 4: 8192}  # by bytes of an element: where programs that share a row are faster
+# The widest row, by bytes of an element, that a program centres as fast as several that share it: it sums
+# twice, with nothing on its way meanwhile.
+CENTRED_ALONE = {2: 16384, 4: 8192}
 
 
-def row_forward(n: int, size: int, chip: Chip, centred: int = 0) -> Launch | None:
-    """Rows of n elements accumulated in numbers of `size` bytes; None where registers can't hold one.
-
-    centred: bytes of an element, where a program sums twice, with nothing on its way meanwhile; or 0.
-    """
-    if chip.processors and n > CENTRED_SHARED.get(centred, n):
+def row_forward(n: int, size: int, chip: Chip, itemsize: int = 0, centred: bool = False) -> Launch | None:
+    """Rows of n elements of `itemsize` bytes accumulated in numbers of `size`; None where several share one."""
+    if centred and chip.processors and n > CENTRED_ALONE.get(itemsize, n):
         return None
     return _rows(n, size, chip, FORWARD)
 

@@ -151,7 +151,7 @@ def _plan_forward(
     stride = _row_stride(x, trailing)
     scalars = (*in_two(eps), *in_two(gain_offset))
     recipe = {"A": ACCUMULATE[dtype], "CENTRED": centred, "OUTSIDE": outside, "OFFSET": gain_offset != 0}
-    how = launch.row_forward(n, dtype.itemsize, chip, x.itemsize if centred else 0)
+    how = launch.row_forward(n, dtype.itemsize, chip, x.itemsize, centred)
     if how is not None:
         ahead = launch.reads_ahead(how, centred, x.itemsize, chip)
         each = launch.rows_ahead(rows, how, chip) if ahead else how.rows
