@@ -97,7 +97,7 @@ CENTRED_ALONE = {2: 16384, 4: 8192}
 
 
 def row_forward(n: int, size: int, chip: Chip, itemsize: int = 0, centred: bool = False) -> Launch | None:
-    """Rows of n elements of `itemsize` bytes accumulated in numbers of `size`; None where several share one."""
+    """Rows of n elements of `itemsize` bytes, accumulated in `size` bytes; None where several share a row."""
     if centred and chip.processors and n > CENTRED_ALONE.get(itemsize, n):
         return None
     return _rows(n, size, chip, FORWARD)
