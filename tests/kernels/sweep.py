@@ -76,7 +76,7 @@ if "--triton" in sys.argv:  # in its interpreter, for CPU tensors
         launch.FORWARD = launch.BACKWARD = launch.Budget("any", held=64, thread=64)
         # Four slabs or more of 1000 elements, and partial sums of several rows.
         launch.SHARING = {place: launch.Sharing(16, 1, 2, 128) for place in launch.SHARING}
-        launch.SHARING_CENTRED = {}
+        launch.SHARING_CENTRED = {("backward", size): launch.Sharing(16, 1, 1, 128) for size in (2, 4)}
         launch.PROCESSORS = 1
 
         # By turns a launch that finishes what another measured, and one whose programs wait for each other.
@@ -163,6 +163,12 @@ def hard_cases():
     nearly = torch.full((2, 1000), 1.0001e-12)
     nearly[:, 0] = nearly[0, 0].nextafter(torch.tensor(1.0))
     yield RowNorm("layer_norm", options={"eps": 0.0}), Operands(nearly, None, None, torch.randn(2, 1000))
+    if not IN_SLABS:  # that the interpreter would take minutes for
+        levels = torch.tensor(
+            [-1.8064520359039307, 0.439117968082428, 0.3006966710090637, 0.2508964240550995]
+        )
+        repeated = levels.repeat(2, 16384)
+        yield RowNorm("layer_norm"), Operands(repeated, None, None, torch.randn(2, 65536))
     late = torch.randn(400, 3, 16)
     late[:300] = 0
     yield BatchNorm(options={"eps": 0.0}), Operands(late, None, None, torch.randn(400, 3, 16))

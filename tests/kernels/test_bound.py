@@ -131,12 +131,14 @@ def test_a_scalar_is_given_in_two_numbers_of_float32():
         assert abs(high - number) <= 2**-24 * number
 
 
-def test_rows_that_begin_in_the_midst_of_four_bytes_are_told():
-    whole = torch.zeros(8, 17, dtype=torch.bfloat16)
-    assert whole.data_ptr() % 4 == 0
-    assert not row_norm._is_odd(1, whole[:, :16].contiguous())
-    assert row_norm._is_odd(1, whole[:, :16])  # every other row
-    assert not row_norm._is_odd(1, whole[::2, :16])
-    assert row_norm._is_odd(1, whole[::2, 1:])
-    assert row_norm._is_odd(1, whole[::2, :16], whole[::2, 1:])
-    assert not row_norm._is_odd(2, whole.view(2, 4, 17))
+def test_rows_that_do_not_begin_at_multiples_of_16_bytes_are_told():
+    whole = torch.zeros(8, 24, dtype=torch.bfloat16)
+    assert whole.data_ptr() % 16 == 0
+    apart = row_norm._lies_apart
+    assert not apart(1, whole[:, :16].contiguous())
+    assert apart(1, whole[:, :16])  # multiples of 16 bytes too, but not of 16 numbers: Triton takes no note
+    assert not apart(1, whole[::2, :16])
+    assert not apart(1, whole[::2, 8:])
+    assert apart(1, whole[::2, 7:23])
+    assert apart(1, whole[::2, :16], whole[::2, 7:23])
+    assert not apart(2, whole.view(2, 4, 24))

@@ -77,8 +77,11 @@ def test_programs_share_rows_that_are_summed_twice_sooner_where_they_can_wait():
     for itemsize, most in ((2, 16384), (4, 8192)):
         assert launch.row_forward(most, 4, waits, itemsize, True) is not None
         assert launch.row_forward(most + 1, 4, waits, itemsize, True) is None
-        assert launch.row_forward(most + 1, 4, waits, itemsize, False) is not None
+        assert launch.row_forward(most + 16, 4, waits, itemsize, False) is not None
         assert launch.row_forward(most + 1, 4, Chip(), itemsize, True) is not None
+    assert launch.row_forward(8193, 4, waits, 2, True) is None
+    assert launch.row_forward(16385, 4, waits, 2, False) is None
+    assert launch.row_forward(16385, 4, Chip(), 2, False) is not None
 
 
 PASSES = ("forward", "backward")

@@ -40,7 +40,25 @@ PLANES = [
     (100_352, 64, False),
     (7, 3, False),
 ]
-WIDTHS = [1, 16, 64, 256, 1024, 4096, 8192, 16384, 32768, 65536, 70_000, 70_001, 262_144]
+# On gfx942 wide ones only of multiples of 16: the others spill scalar registers, into vector registers.
+WIDTHS = [
+    1,
+    16,
+    64,
+    256,
+    1024,
+    4096,
+    8192,
+    8200,
+    16384,
+    16_392,
+    32768,
+    65536,
+    70_000,
+    70_001,
+    70_002,
+    262_144,
+]
 
 
 def row_kernels(dtype, n, chip, centred):
@@ -109,18 +127,23 @@ def per_channel_kernels(dtype, chip):
 
 
 def every_kernel(dtype, chip):
-    """(kernel, launch, constants, sizes that are 1)."""
+    """(kernel, launch, constants, sizes that are 1, sizes that are multiples of 16)."""
+    dense = {"n", "x_stride", "grad_stride"}
     for n in WIDTHS:
+        if n % 16 and n > 1024 and chip.architecture == "gfx942":
+            continue
         ones = {"rows", "n", "rows_each", "x_stride", "grad_stride"} if n == 1 else set()
+        multiples = dense if n % 16 == 0 else set()
         for centred in (True, False):
             for found in row_kernels(dtype, n, chip, centred):
-                yield *found, ones
+                yield *found, ones, multiples
     for outer, inner, planar in PLANES:
         ones = {name for name, size in (("outer", outer), ("inner", inner)) if size == 1}
         for found in channel_kernels(dtype, outer, inner, chip, planar):
-            yield *found, ones
+            strides = {name for name in found[0].arg_names if name.endswith("stride")}
+            yield *found, ones, strides if inner % 16 == 0 else set()
     for found in per_channel_kernels(dtype, chip):
-        yield *found, set()
+        yield *found, set(), dense
 
 
 def chip_for(target):
@@ -129,10 +152,11 @@ def chip_for(target):
     return launch.Chip(target.warp_size, 132 if target.backend == "cuda" else 0, name)
 
 
-def compiled(kernel, how, constants, dtype, target, ones):
-    """The kernel for dense, aligned tensors of this dtype, and what its assembler told.
+def compiled(kernel, how, constants, dtype, target, ones, multiples):
+    """The kernel for aligned tensors of this dtype, and what its assembler told.
 
-    `ones` names sizes that are 1.
+    `ones` names sizes that are 1, `multiples` those that are multiples of 16: Triton compiles for these on
+    their own.
     """
     wide = {
         "statistics",
@@ -155,7 +179,7 @@ def compiled(kernel, how, constants, dtype, target, ones):
     for at, name in enumerate(kernel.arg_names):
         if name in constants:
             signature[name], fixed[(at,)] = "constexpr", constants[name]
-        elif name in ones:  # which Triton compiles for on its own
+        elif name in ones:
             signature[name], fixed[(at,)] = "constexpr", 1
         elif name in scalars:
             signature[name] = "fp32"
@@ -165,7 +189,7 @@ def compiled(kernel, how, constants, dtype, target, ones):
             signature[name] = POINTERS[accumulation_dtype(dtype) if name in wide else dtype]
         else:
             signature[name] = "i32"
-        if signature[name].startswith("*") or name == "n" or name.endswith("stride"):
+        if signature[name].startswith("*") or name in multiples:
             aligned[(at,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, fixed, aligned)
     options = {"num_warps": how.warps}
@@ -200,12 +224,12 @@ def main():
     most, spills = 0, []
     seen = set()
     for dtype in POINTERS:
-        for kernel, how, constants, ones in every_kernel(dtype, chip):
-            same = (kernel.__name__, kernel.__module__, dtype, how, str(constants), frozenset(ones))
+        for kernel, how, constants, *sizes in every_kernel(dtype, chip):
+            same = (kernel.__name__, kernel.__module__, dtype, how, str(constants), *map(frozenset, sizes))
             if same in seen:  # rows of different widths can have launches alike
                 continue
             seen.add(same)
-            registers, spilled = resources(*compiled(kernel, how, constants, dtype, target, ones))
+            registers, spilled = resources(*compiled(kernel, how, constants, dtype, target, *sizes))
             most = max(most, registers)
             if spilled:
                 spills.append(f"{kernel.__name__}, {dtype}, {how}, {constants}: {spilled} bytes spilled")

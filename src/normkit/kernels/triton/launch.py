@@ -94,11 +94,16 @@ MOST_THREADS = 1024
 # The widest row, by bytes of an element, that a program centres as fast as several that share it: it sums
 # twice, with nothing on its way meanwhile.
 CENTRED_ALONE = {2: 16384, 4: 8192}
+# The same, by whether it is centred, of rows that are read number by number, which takes more registers.
+UNALIGNED_ALONE = {True: 8192, False: 16384}
 
 
 def row_forward(n: int, size: int, chip: Chip, itemsize: int = 0, centred: bool = False) -> Launch | None:
     """Rows of n elements of `itemsize` bytes, accumulated in `size` bytes; None where several share a row."""
-    if centred and chip.processors and n > CENTRED_ALONE.get(itemsize, n):
+    most = CENTRED_ALONE.get(itemsize, n) if centred else n
+    if n % 16:
+        most = min(most, UNALIGNED_ALONE[centred])
+    if chip.processors and n > most:
         return None
     return _rows(n, size, chip, FORWARD)
 
@@ -202,8 +207,8 @@ def shared_rows(which: str, rows: int, n: int, itemsize: int, centred: bool, chi
 
 
 def in_pairs(itemsize: int, n: int) -> bool:
-    """Whether numbers of 16 bits are read by twos, of which the first has to lie at an even place."""
-    return itemsize == 2 and n % 2 == 0
+    """Whether numbers of 16 bits are read by twos: where all rows can begin at a multiple of 16 bytes."""
+    return itemsize == 2 and n % 16 == 0
 
 
 def sharing_of(which: str, itemsize: int, centred: bool) -> Sharing:

@@ -115,7 +115,7 @@ def _forward(
         if x is not input or w is not weight or b is not bias:
             return _forward(x, w, b, eps, centred, trailing, outside, gain_offset, keep=keep)
         call = _forwards.keep(key, _plan_forward(input, eps, centred, trailing, outside, gain_offset))
-    if call.pairs and _is_odd(trailing, input):
+    if call.pairs and _lies_apart(trailing, input):
         x = input.clone(memory_format=torch.contiguous_format)
         return _forward(x, weight, bias, eps, centred, trailing, outside, gain_offset, keep=keep)
     output = call.make(input)
@@ -163,7 +163,7 @@ def _plan_forward(
         return _Forward((held,), make, shape, None, dtype)
     shared = launch.shared_rows("forward", rows, n, x.itemsize, centred, chip)
     slabs, groups, numbers = shared.slabs, shared.groups, 6 if centred else 3
-    pairs = launch.in_pairs(x.itemsize, n)
+    pairs = launch.in_pairs(x.itemsize, n) and groups > 0  # else no kernel reads them
     k = wide_row_kernels
     wide = tuple(
         Bound(
@@ -188,10 +188,10 @@ def _options(shared: launch.Shared, n: int, waiting: bool) -> dict[str, Any]:
     return {**options, **slabs, "LEAD": shared.ahead, "PREFETCH": shared.prefetch}
 
 
-def _is_odd(trailing: int, *tensors: Tensor) -> bool:
-    """Whether a row of one of them begins in the midst of four bytes."""
+def _lies_apart(trailing: int, *tensors: Tensor) -> bool:
+    """Whether for all that Triton knows rows of one begin elsewhere than at multiples of 16 bytes."""
     return any(
-        t.data_ptr() % 4 or (not t.is_contiguous() and (_row_stride(t, trailing) or 0) % 2) for t in tensors
+        t.data_ptr() % 16 or (not t.is_contiguous() and (_row_stride(t, trailing) or 0) % 16) for t in tensors
     )
 
 
@@ -240,7 +240,7 @@ def row_norm_bwd(
         if g is not grad_output or x is not input or saved is not statistics or w is not weight:
             return row_norm_bwd(g, x, saved, w, bias, eps, *options)
         call = _backwards.keep(key, _plan_backward(grad_output, input, *options))
-    if call.pairs and _is_odd(trailing, grad_output, input):
+    if call.pairs and _lies_apart(trailing, grad_output, input):
         g, x = (t.clone(memory_format=torch.contiguous_format) for t in (grad_output, input))
         return row_norm_bwd(g, x, statistics, weight, bias, eps, *options)
     grad_x, gain, shift = _new(input, input_grad), _new(weight, weight_grad), _new(bias, bias_grad)
@@ -316,9 +316,11 @@ def _plan_backward(
         )  # fmt: skip
         return _Backward((held,), count, _adding(x, dtype, count, n), None)
     shared = launch.shared_rows("backward", rows, n, x.itemsize, centred, chip)
-    slabs, numbers, pairs = shared.slabs, 2 if centred else 1, launch.in_pairs(x.itemsize, n)
+    slabs, numbers = shared.slabs, 2 if centred else 1
+    pairs = launch.in_pairs(x.itemsize, n) and shared.groups > 0 and input_grad
     parts = launch.wide_parts(rows, n, x.itemsize, centred, chip.warp) if summed else shared.groups or rows
-    together = min(shared.groups, parts) or parts  # parts that a launch can have running at a time
+    # Parts that a launch can have running at a time, where their programs wait.
+    together = min(shared.groups, parts) if shared.groups and input_grad else parts
     k = wide_row_gradients
     # Without the input's gradient there is nothing to measure.
     steps = _steps(shared, k.backward, k.measure, k.finish) if input_grad else (k.finish,)

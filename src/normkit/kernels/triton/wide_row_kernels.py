@@ -45,35 +45,40 @@ from normkit.kernels.triton.slabs import (
 )
 
 # Of a row's squared distances from its origin, how many times their sum about the mean may be due to that.
-OF_A_ROW = tl.constexpr(3.0)
+OF_A_ROW = tl.constexpr(0.3)
 # The least number that `scale_for` makes 1, by accumulation dtype.
 LEAST_32, LEAST_64 = tl.constexpr(2.0**-100), tl.constexpr(2.0**-900)
 
 
 @triton.jit
-def _eight_of(row, n, CENTRED: tl.constexpr):
-    """Eight elements from all over a row, whose mean is its origin: it seldom lies far from the row's."""
+def _sample(row, n, CENTRED: tl.constexpr):
+    """Eight times eight neighbours from all over a row, whose mean is its origin: near the row's own, mostly.
+
+    Each eight lies further on by eights than the one before: rows may repeat themselves.
+    """
     if CENTRED:
-        return tl.load(row + tl.arange(0, 8) * (n // 8))
+        which = tl.arange(0, 64)
+        run = which // 8
+        return tl.load(row + tl.minimum(run * (n // 8) + 4 * run * (run + 1) + which % 8, n - 1))
     else:
         return 0
 
 
 @triton.jit
-def _origin(eight, A: tl.constexpr):
-    return tl.sum(widened(eight, A), 0) * 0.125
+def _origin(sample, A: tl.constexpr):
+    return tl.sum(widened(sample, A), 0) * 0.015625
 
 
 @triton.jit
 def _measure(
-    v, eight, to, there, slabs, inside, A: tl.constexpr, CENTRED: tl.constexpr, FULL: tl.constexpr
+    v, sample, to, there, slabs, inside, A: tl.constexpr, CENTRED: tl.constexpr, FULL: tl.constexpr
 ):  # fmt: skip
     """Tell the sum of a slab's squared distances from the row's origin and, where centred, of distances.
 
     Returns the origin.
     """
     if CENTRED:
-        origin = _origin(eight, A)
+        origin = _origin(sample, A)
         d = v - origin
         if not FULL:
             d = tl.where(inside, d, 0.0)
@@ -222,11 +227,11 @@ def forward(
         early_at = tl.cast(tl.minimum(early, rows - 1), tl.int64)
         early_x = x + early_at * x_stride
         early_v = as_it_lies(early_x + begin, own_terms, COLUMNS, FULL, PAIRS)
-        eight = _eight_of(early_x, n, CENTRED)
+        sample = _sample(early_x, n, CENTRED)
         held = held + (early_v,)  # noqa: RUF005 - Triton has no other way
         if i < LEAD:
             early_origin = _measure(
-                numbers_of(early_v, x, A, PAIRS), eight, own_words + early_at * NUMBERS * slabs,
+                numbers_of(early_v, x, A, PAIRS), sample, own_words + early_at * NUMBERS * slabs,
                 early < rows, slabs, inside, A, CENTRED, FULL,
             )  # fmt: skip
             origins = origins + (early_origin,)  # noqa: RUF005
@@ -239,12 +244,12 @@ def forward(
             soon = tl.cast(tl.minimum(row + (LEAD + 2) * groups, rows - 1), tl.int64)
             prefetch(x + soon * x_stride + begin, own_terms)
         next_v = as_it_lies(next_x + begin, own_terms, COLUMNS, FULL, PAIRS)
-        next_eight = _eight_of(next_x, n, CENTRED)
+        next_sample = _sample(next_x, n, CENTRED)
         tl.debug_barrier()  # or the assembler asks for them when it has waited for the others
         ready = row + LEAD * groups
         ready_at = tl.cast(tl.minimum(ready, rows - 1), tl.int64)
         origin = _measure(
-            numbers_of(held[LEAD], x, A, PAIRS), eight, own_words + ready_at * NUMBERS * slabs,
+            numbers_of(held[LEAD], x, A, PAIRS), sample, own_words + ready_at * NUMBERS * slabs,
             ready < rows, slabs, inside, A, CENTRED, FULL,
         )  # fmt: skip
         own_x = x + tl.cast(row, tl.int64) * x_stride + begin + col
@@ -267,7 +272,7 @@ def forward(
             squares, total = heard_both(of_following, there, slabs, A, CENTRED)
         held = held[1:] + (next_v,)  # noqa: RUF005
         origins = origins[1:] + (origin,)  # noqa: RUF005
-        eight = next_eight
+        sample = next_sample
 
 
 @triton.jit
@@ -285,7 +290,7 @@ def measure(
     row_x = x + tl.cast(row, tl.int64) * x_stride
     v = widened(tl.load(row_x + begin + col, inside, other=0.0), A)
     to = words + own_slab + tl.cast(row, tl.int64) * NUMBERS * slabs
-    _measure(v, _eight_of(row_x, n, CENTRED), to, True, slabs, inside, A, CENTRED, FULL)
+    _measure(v, _sample(row_x, n, CENTRED), to, True, slabs, inside, A, CENTRED, FULL)
     to += (2 if CENTRED else 1) * slabs
     _measure_carefully(row_x + begin + col, to, slabs, inside, own_terms, beside, A, CENTRED)
 
@@ -308,7 +313,7 @@ def finish(
     v = widened(tl.load(own_x, inside, other=0.0), A)
     origin = tl.zeros((), A)
     if CENTRED:
-        origin = _origin(_eight_of(row_x, n, CENTRED), A)
+        origin = _origin(_sample(row_x, n, CENTRED), A)
     of_row = words + tl.cast(row, tl.int64) * NUMBERS * slabs
     squares, total = heard_both(of_row + slab, there, slabs, A, CENTRED)
     scale, back, origin, mean, squares = _known(
