@@ -26,6 +26,13 @@ def unpacked(pairs, DTYPE: tl.constexpr, A: tl.constexpr):
 
 
 @triton.jit
+def of_two(high, low, A: tl.constexpr):
+    """A number that a launch was given as two."""
+    one = tl.full((), 1.0, A)
+    return one * high + one * low
+
+
+@triton.jit
 def inverse(v):
     """1 / v. In float32 the GPU's estimate and a step of Newton's: within a unit, and no subroutine."""
     r = 1.0 / v

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from normkit.kernels.triton.arithmetic import by_fours, inverse, store_rounded, sum_both, widened
+from normkit.kernels.triton.arithmetic import by_fours, inverse, of_two, store_rounded, sum_both, widened
 from normkit.kernels.triton.row_norm_kernels import gain_of, normalized
 from normkit.kernels.triton.slabs import (
     as_it_lies,
@@ -35,6 +35,17 @@ def _kept(statistics, row, rows, CENTRED: tl.constexpr):
         return rstd, tl.load(statistics + rows + row), tl.load(statistics + rows + (rows + row))
     else:
         return rstd, 0, 0
+
+
+@triton.jit
+def _slab_of(
+    row, x, grad_y, statistics, rows, x_stride, grad_stride, there,
+    CENTRED: tl.constexpr, FULL: tl.constexpr, COLUMNS: tl.constexpr, PAIRS: tl.constexpr,
+):  # fmt: skip
+    """A slab of a row and of its gradient, as they lie, and what was kept of the row."""
+    v = as_it_lies(x + row * x_stride, there, COLUMNS, FULL, PAIRS)
+    g = as_it_lies(grad_y + row * grad_stride, there, COLUMNS, FULL, PAIRS)
+    return v, g, _kept(statistics, row, rows, CENTRED)
 
 
 @triton.jit
@@ -118,7 +129,7 @@ def backward(
     group, own_slab, begin, own_terms, slab, there, _ = place(n, slabs, A, FULL, COLUMNS, SLABS)
     part = first + group
     col, inside = columns(own_terms, COLUMNS, FULL)
-    offset = tl.full((), 1.0, A) * offset_high + offset_low
+    offset = of_two(offset_high, offset_low, A)
     share = inverse(tl.full((), 1.0, A) * n)
     x += begin  # where rows begin from here on
     grad_y += begin
@@ -131,9 +142,10 @@ def backward(
     for i in tl.static_range(LEAD + 1):
         early = part + i * count
         early_at = tl.cast(tl.minimum(early, rows - 1), tl.int64)
-        early_v = as_it_lies(x + early_at * x_stride, own_terms, COLUMNS, FULL, PAIRS)
-        early_g = as_it_lies(grad_y + early_at * grad_stride, own_terms, COLUMNS, FULL, PAIRS)
-        early_kept = _kept(statistics, early_at, rows, CENTRED)
+        early_v, early_g, early_kept = _slab_of(
+            early_at, x, grad_y, statistics, rows, x_stride, grad_stride, own_terms,
+            CENTRED, FULL, COLUMNS, PAIRS,
+        )  # fmt: skip
         held = held + ((early_v, early_g, early_kept),)  # noqa: RUF005 - Triton has no other way
         if i < LEAD:
             _measure(
@@ -149,9 +161,10 @@ def backward(
             soon = tl.cast(tl.minimum(row + (LEAD + 2) * count, rows - 1), tl.int64)
             prefetch(x + soon * x_stride, own_terms)
             prefetch(grad_y + soon * grad_stride, own_terms)
-        next_v = as_it_lies(x + next_at * x_stride, own_terms, COLUMNS, FULL, PAIRS)
-        next_g = as_it_lies(grad_y + next_at * grad_stride, own_terms, COLUMNS, FULL, PAIRS)
-        next_kept = _kept(statistics, next_at, rows, CENTRED)
+        next_slab = _slab_of(
+            next_at, x, grad_y, statistics, rows, x_stride, grad_stride, own_terms,
+            CENTRED, FULL, COLUMNS, PAIRS,
+        )  # fmt: skip
         tl.debug_barrier()  # or the assembler asks for them when it has waited for the others
         ready = row + LEAD * count
         ready_at = tl.cast(tl.minimum(ready, rows - 1), tl.int64)
@@ -180,7 +193,7 @@ def backward(
             bias_sum += g
         if LEAD == 1:  # others measure it only now: a while later
             product, total = heard_both(of_following, there, slabs, A, CENTRED)
-        held = held[1:] + ((next_v, next_g, next_kept),)  # noqa: RUF005
+        held = held[1:] + (next_slab,)  # noqa: RUF005
     _keep(gain_parts, bias_parts, gain_sum, bias_sum, part, n, begin, COLUMNS, FULL)
 
 
@@ -194,7 +207,7 @@ def measure(
     """Tell the sums of one slab of every count-th row."""
     group, own_slab, begin, own_terms, _, _, _ = place(n, slabs, A, FULL, COLUMNS, SLABS)
     col, inside = columns(own_terms, COLUMNS, FULL)
-    offset = tl.full((), 1.0, A) * offset_high + offset_low
+    offset = of_two(offset_high, offset_low, A)
     own_gain = gain if gain is None else gain + begin
     for row in range(first + group, rows, count):
         at = tl.cast(row, tl.int64)
@@ -216,7 +229,7 @@ def finish(
     """What `backward` makes, of rows of which all has been told; nothing need be, where grad_x is None."""
     group, _, begin, own_terms, slab, there, _ = place(n, slabs, A, FULL, COLUMNS, SLABS)
     col, inside = columns(own_terms, COLUMNS, FULL)
-    offset = tl.full((), 1.0, A) * offset_high + offset_low
+    offset = of_two(offset_high, offset_low, A)
     share = inverse(tl.full((), 1.0, A) * n)
     own_gain = gain if gain is None else gain + begin
     own_grad_x = grad_x if grad_x is None else grad_x + begin

@@ -24,6 +24,7 @@ import triton.language as tl
 from normkit.kernels.triton.arithmetic import (
     by_fours,
     inverse,
+    of_two,
     rounded,
     scale_for,
     store_rounded,
@@ -195,12 +196,6 @@ def _finish(
 
 
 @triton.jit
-def _in_two(high, low, A: tl.constexpr):
-    one = tl.full((), 1.0, A)
-    return one * high + one * low
-
-
-@triton.jit
 def forward(
     x, y, gain, bias, statistics, words, rows, n, slabs, groups, x_stride,
     eps_high, eps_low, offset_high, offset_low,
@@ -215,7 +210,7 @@ def forward(
     group, own_slab, begin, own_terms, slab, there, terms = place(n, slabs, A, FULL, COLUMNS, SLABS)
     col, inside = columns(own_terms, COLUMNS, FULL)
     share = inverse(tl.full((), 1.0, A) * n)
-    eps, offset = _in_two(eps_high, eps_low, A), _in_two(offset_high, offset_low, A)
+    eps, offset = of_two(eps_high, eps_low, A), of_two(offset_high, offset_low, A)
     beside = eps * eps if OUTSIDE else eps
     y += begin
     own_gain = gain if gain is None else gain + begin
@@ -285,7 +280,7 @@ def measure(
     """Tell all of one slab of one row, a group's."""
     row, own_slab, begin, own_terms, _, _, _ = place(n, slabs, A, FULL, COLUMNS, SLABS)
     col, inside = columns(own_terms, COLUMNS, FULL)
-    eps = _in_two(eps_high, eps_low, A)
+    eps = of_two(eps_high, eps_low, A)
     beside = eps * eps if OUTSIDE else eps
     row_x = x + tl.cast(row, tl.int64) * x_stride
     v = widened(tl.load(row_x + begin + col, inside, other=0.0), A)
@@ -306,7 +301,7 @@ def finish(
     row, own_slab, begin, own_terms, slab, there, terms = place(n, slabs, A, FULL, COLUMNS, SLABS)
     col, inside = columns(own_terms, COLUMNS, FULL)
     share = inverse(tl.full((), 1.0, A) * n)
-    eps, offset = _in_two(eps_high, eps_low, A), _in_two(offset_high, offset_low, A)
+    eps, offset = of_two(eps_high, eps_low, A), of_two(offset_high, offset_low, A)
     beside = eps * eps if OUTSIDE else eps
     row_x = x + tl.cast(row, tl.int64) * x_stride
     own_x = row_x + begin + col
