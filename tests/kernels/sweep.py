@@ -95,7 +95,7 @@ if "--triton" in sys.argv:  # in its interpreter, for CPU tensors
 
 DEVICE = "cuda" if "--cuda" in sys.argv else "cpu"
 IN_SLABS = "--in-slabs" in sys.argv  # rows that registers do not hold; a BatchNorm has none, nor narrow ones
-WIDTHS = [17, 33, 65, 255, 1000] if IN_SLABS else [1, 2, 3, 5, 8, 9, 16, 17, 33, 65, 255, 1000]
+WIDTHS = [17, 33, 65, 255, 1000, 1024] if IN_SLABS else [1, 2, 3, 5, 8, 9, 16, 17, 33, 65, 255, 1000]
 # In the interpreter a program takes milliseconds, and there is one for each channel's planes.
 CHANNEL_WIDTHS = [1, 3, 9, 17] if "--triton" in sys.argv else WIDTHS
 if "--in-steps" in sys.argv:
@@ -163,6 +163,9 @@ def hard_cases():
     nearly = torch.full((2, 1000), 1.0001e-12)
     nearly[:, 0] = nearly[0, 0].nextafter(torch.tensor(1.0))
     yield RowNorm("layer_norm", options={"eps": 0.0}), Operands(nearly, None, None, torch.randn(2, 1000))
+    flat = torch.tensor([[0.003], [1000.0], [1000.0]]).repeat(1, 4096)  # what eps outweighs, and a far mean
+    flat[2, 5] = 1008
+    yield RowNorm("layer_norm"), Operands(flat.bfloat16(), None, None, torch.randn(3, 4096).bfloat16())
     if not IN_SLABS:  # that the interpreter would take minutes for
         levels = torch.tensor(
             [-1.8064520359039307, 0.439117968082428, 0.3006966710090637, 0.2508964240550995]

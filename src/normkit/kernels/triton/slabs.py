@@ -93,6 +93,26 @@ def prefetch(slab, there):
 
 
 @triton.jit
+def asked():
+    """Zero, known when a program's threads all have asked for what stands before: what needs it comes later.
+
+    A barrier alone keeps memory's order: the assembler may do arithmetic first, and ask when that is done.
+    """
+    return tl.inline_asm_elementwise(
+        """{
+            .reg .pred none;
+            setp.ne.u32 none, $1, $1;
+            bar.red.popc.u32 $0, 0, none;
+        }""",
+        "=r,r",
+        [tl.program_id(0)],
+        dtype=tl.int32,
+        is_pure=False,
+        pack=1,
+    )
+
+
+@triton.jit
 def tell(to, v, there):
     """Store a number for other programs, but a NaN by other bits than those of a word that is to come."""
     v = tl.where(v == v, v, float("nan"))
