@@ -101,7 +101,8 @@ CHANNEL_WIDTHS = [1, 3, 9, 17] if "--triton" in sys.argv else WIDTHS
 if "--in-steps" in sys.argv:
     WIDTHS, CHANNEL_WIDTHS = [9, 65], [9]
 if DEVICE == "cuda":  # on both sides of where registers no longer hold a row, backward and forward
-    WIDTHS, CHANNEL_WIDTHS = [1, 2, 9, 17, 255, 1000, 4096, 8192, 8193, 16384, 16400, 70001], [1, 9, 17, 1000]
+    WIDTHS = [1, 2, 9, 17, 255, 1000, 4096, 8192, 8193, 16384, 16400, 32768, 70001]
+    CHANNEL_WIDTHS = [1, 9, 17, 1000]
 
 
 def share_of(things):
@@ -163,9 +164,15 @@ def hard_cases():
     nearly = torch.full((2, 1000), 1.0001e-12)
     nearly[:, 0] = nearly[0, 0].nextafter(torch.tensor(1.0))
     yield RowNorm("layer_norm", options={"eps": 0.0}), Operands(nearly, None, None, torch.randn(2, 1000))
-    flat = torch.tensor([[0.003], [1000.0], [1000.0]]).repeat(1, 4096)  # what eps outweighs, and a far mean
-    flat[2, 5] = 1008
-    yield RowNorm("layer_norm"), Operands(flat.bfloat16(), None, None, torch.randn(3, 4096).bfloat16())
+    # Rows of 16 bits that several programs share: eps outweighs one, one's mean is far away, some are scaled.
+    wide = 4096 if IN_SLABS else 32768
+    uneven = torch.randn(5, wide)
+    uneven[0], uneven[1], uneven[1, 100] = 0.003, 1000, 1008
+    uneven[2:] = torch.stack((1e30 * uneven[2], 2.0**55 * uneven[3], 1e34 * uneven[4].sign()))
+    g = torch.randn(5, wide).bfloat16()
+    yield RowNorm("layer_norm"), Operands(uneven.bfloat16(), None, None, g)
+    tiny = (1e-30 * torch.randn(2, wide)).bfloat16()
+    yield RowNorm("layer_norm", options={"eps": 0.0}), Operands(tiny, None, None, (1e-30 * g[:2]).bfloat16())
     if not IN_SLABS:  # that the interpreter would take minutes for
         levels = torch.tensor(
             [-1.8064520359039307, 0.439117968082428, 0.3006966710090637, 0.2508964240550995]
