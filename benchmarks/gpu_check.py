@@ -168,17 +168,18 @@ def host_times() -> dict[str, float]:
     image = torch.randn(1, 64, 8, 8, device="cuda")
     of_channels = torch.rand(4, 64, device="cuda")
     mean, var, gain, shift = of_channels
-    times = {}
+    calls = {}
+    for name, functions in (("normkit", nk.functional), ("PyTorch", F)):
+        calls |= {
+            f"{name} rms_norm": functools.partial(functions.rms_norm, x, (4096,), weight, 1e-5),
+            f"{name} layer_norm": functools.partial(functions.layer_norm, x, (4096,), weight, bias, 1e-5),
+            f"{name} batch_norm": functools.partial(
+                functions.batch_norm, image, mean, var, gain, shift, False
+            ),
+        }
     work_for(0.5)
     with torch.inference_mode():
-        for name, functions in (("normkit", nk.functional), ("PyTorch", F)):
-            calls = {
-                "rms_norm": functools.partial(functions.rms_norm, x, (4096,), weight, 1e-5),
-                "layer_norm": functools.partial(functions.layer_norm, x, (4096,), weight, bias, 1e-5),
-                "batch_norm": functools.partial(functions.batch_norm, image, mean, var, gain, shift, False),
-            }
-            times |= {f"{name} {what}": round(microseconds(call), 2) for what, call in calls.items()}
-    return times
+        return microseconds(calls)
 
 
 def work_for(seconds: float) -> None:
@@ -190,17 +191,24 @@ def work_for(seconds: float) -> None:
         torch.cuda.synchronize()
 
 
-def microseconds(call: Callable[[], object], calls: int = 200, rounds: int = 50) -> float:
-    """The median of a call's time on the host. The GPU is waited for in between: its queue is never full."""
-    call()
-    taken = []
+def microseconds(
+    calls: dict[str, Callable[[], object]], times: int = 200, rounds: int = 50
+) -> dict[str, float]:
+    """The medians of calls' times on the host, by turns: it may be slower at one time than at another.
+
+    The GPU is waited for in between: its queue is never full. The first calls after that are not counted.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
-        torch.cuda.synchronize()
-        began = time.perf_counter()
-        for _ in range(calls):
-            call()
-        taken.append((time.perf_counter() - began) / calls * 1e6)
-    return statistics.median(taken)
+        for name, call in calls.items():
+            torch.cuda.synchronize()
+            for _ in range(times // 10):
+                call()
+            began = time.perf_counter()
+            for _ in range(times):
+                call()
+            taken[name].append((time.perf_counter() - began) / times * 1e6)
+    return {name: round(statistics.median(them), 2) for name, them in taken.items()}
 
 
 def run_bench(

@@ -105,6 +105,15 @@ def test_the_check_stops_in_time_and_says_so(gpu_check, monkeypatch, seconds, co
     assert [each.complete for each in saved] == ([False, True] if complete else [])
 
 
-def test_the_host_s_time_is_that_of_a_call(gpu_check, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
-    assert 1000 < gpu_check.microseconds(lambda: time.sleep(1e-3), calls=3, rounds=3) < 5000
+def test_the_host_s_time_is_that_of_a_call_but_the_first_ones(gpu_check, monkeypatch):
+    clock = [0.0]  # of seconds
+    waits = []
+
+    def call(first, later):
+        clock[0] += later if waits else first
+        waits.append(None)
+
+    monkeypatch.setattr(torch.cuda, "synchronize", waits.clear)
+    monkeypatch.setattr(gpu_check.time, "perf_counter", lambda: clock[0])
+    calls = {"short": lambda: call(1.0, 2e-6), "long": lambda: call(1.0, 3e-6)}
+    assert gpu_check.microseconds(calls, times=10, rounds=3) == {"short": 2.0, "long": 3.0}
