@@ -187,6 +187,12 @@ def _known(
 
 
 @triton.jit
+def _centred(v, scale, origin, mean, scaled_rstd):
+    """x_hat of a row whose mean, scaled, is origin + mean."""
+    return (v * scale - origin) * scaled_rstd - mean * scaled_rstd
+
+
+@triton.jit
 def _finish(
     v, own_x, scale, back, origin, mean, squares, y, gain, bias, statistics, row, rows, n, once, col, inside,
     share, eps, offset,
@@ -197,22 +203,21 @@ def _finish(
     if statistics is not None:  # before the rest: what is stored leaves its registers
         keep_statistics(statistics, row, rows, once, back, origin, mean, rstd, slope, CENTRED, OUTSIDE)
     y += tl.cast(row, tl.int64) * n + col
-    if CENTRED and FULL and own_x.dtype.element_ty.primitive_bitwidth == 16:
-        # An instruction less for each element, and near enough for 16 bits, unless the mean is far away, eps
-        # outweighs the distances from it, or the row is scaled.
-        away = (origin + mean) * scaled_rstd
+    x_hat = (v * scale) * scaled_rstd
+    if CENTRED:
+        x_hat = _centred(v, scale, origin, mean, scaled_rstd)
+    at_once: tl.constexpr = CENTRED and FULL and own_x.dtype.element_ty.primitive_bitwidth == 16
+    away = (origin + mean) * scaled_rstd
+    if at_once:  # an instruction less for each element
         x_hat = v * scaled_rstd - away
-        store_rounded(y, affine(x_hat, gain, bias, col, inside, offset, A, OFFSET, FULL), inside)
+    store_rounded(y, affine(x_hat, gain, bias, col, inside, offset, A, OFFSET, FULL), inside)
+    if at_once:
+        # Not near enough where the mean is far, eps outweighs the distances from it, or the row is scaled.
         spread = squares * share * scaled_rstd * scaled_rstd
         if ((tl.abs(away) <= NEAR) & (spread >= 0.5) & (scale == 1)) == 0:
             v = widened(tl.load(own_x, inside, other=0.0), A)
-            x_hat = (v * scale - origin) * scaled_rstd - mean * scaled_rstd
+            x_hat = _centred(v, scale, origin, mean, scaled_rstd)
             store_rounded(y, affine(x_hat, gain, bias, col, inside, offset, A, OFFSET, FULL), inside)
-    else:
-        x_hat = (v * scale) * scaled_rstd
-        if CENTRED:
-            x_hat = (v * scale - origin) * scaled_rstd - mean * scaled_rstd
-        store_rounded(y, affine(x_hat, gain, bias, col, inside, offset, A, OFFSET, FULL), inside)
 
 
 @triton.jit
