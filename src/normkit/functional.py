@@ -242,7 +242,7 @@ def tracked_batch_norm(
             if compiling or _is_transformed():
                 return _train_in_parts(input, tracked, weight, bias, momentum, eps, count)
             if is_grad_enabled() and _wants_grad(input, weight, bias):
-                return _batch.batch_norm_step_with_grad(input, weight, bias, eps, tracked, momentum)  # type: ignore[no-any-return]
+                return _batch.batch_norm_step_with_grad(input, weight, bias, eps, *tracked, momentum)
             return _batch.batch_norm_step_direct(input, weight, bias, eps, *tracked, momentum)[0]  # type: ignore[no-any-return]
         if running_mean is None or running_var is None or not _errors.are_constants(tracked):
             raise RuntimeError("normkit: refused")
@@ -252,7 +252,7 @@ def tracked_batch_norm(
         if is_grad_enabled() and _wants_grad(input, weight, bias):
             if compiling:
                 return _batch.batch_norm_fixed(*arguments)[0]
-            return _batch.batch_norm_fixed_with_grad(*arguments)  # type: ignore[no-any-return]
+            return _batch.batch_norm_fixed_with_grad(*arguments)
         if compiling:
             return _batch.batch_norm(*arguments)
         operator = _batch.batch_norm_at_once if gpu.arrived and input.is_cuda else _batch.batch_norm_direct
@@ -316,4 +316,4 @@ def _with_grad(
     # The compiler, and `torch.jit.trace` of a function, want an operator that carries its own formula.
     if compiling or _is_tracing():
         return _row.row_norm(input, weight, bias, eps, *recipe)[0]
-    return _row.row_norm_with_grad(input, weight, bias, eps, recipe)  # type: ignore[no-any-return]
+    return _row.row_norm_with_grad(input, weight, bias, eps, *recipe)

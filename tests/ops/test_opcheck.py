@@ -16,13 +16,18 @@ CHECKED = {
     "row_norm",
     "row_norm_fwd",
     "row_norm_bwd",
+    "row_norm_bwd_formula",
+    "row_norm_with_grad",
     "batch_norm",
     "batch_norm_train",
     "batch_norm_train_fwd",
     "batch_norm_fixed",
     "batch_norm_fixed_fwd",
     "batch_norm_bwd",
+    "batch_norm_bwd_formula",
     "batch_norm_step",
+    "batch_norm_step_with_grad",
+    "batch_norm_fixed_with_grad",
     "batch_norm_update",
 }
 MEMORY = {
@@ -57,6 +62,11 @@ def parameters(n, affine, dtype=torch.float32, requires_grad=False):
     return [p if wanted else None for p, wanted in zip(made, affine, strict=True)]
 
 
+def wanting(t):
+    """The tensor, if there is one, as a leaf that wants a gradient."""
+    return None if t is None else t.detach().requires_grad_()
+
+
 def test_every_operator_is_checked_here():
     names = torch._C._dispatch_get_all_op_names()
     own = {n.removeprefix("normkit::") for n in names if n.startswith("normkit::")}
@@ -83,6 +93,7 @@ def test_row_norm_fwd(centred, outside, memory):
     for affine in AFFINE:
         x = laid_out(memory, (4, 3, 6), requires_grad=True)
         check(OPERATORS.row_norm, x, *parameters(6, affine, requires_grad=True), *rest)
+        check(OPERATORS.row_norm_with_grad, x, *parameters(6, affine, requires_grad=True), *rest)
         check(OPERATORS.row_norm_fwd, x.detach(), *parameters(6, affine), *rest)
     x = laid_out(memory, (4, 3, 6), torch.bfloat16, requires_grad=True)
     check(OPERATORS.row_norm, x, *parameters(6, (True, True), requires_grad=True), *rest, everything=True)
@@ -97,6 +108,7 @@ def test_row_norm_bwd(centred, outside, memory):
         _, statistics = OPERATORS.row_norm_fwd(x, weight, bias, 1e-5, centred, 1, outside, 0.5)
         rest = (1e-5, centred, 1, outside, 0.5, *wanted)
         check(OPERATORS.row_norm_bwd, grad, x, statistics, weight, bias, *rest)
+        check(OPERATORS.row_norm_bwd_formula, grad, *(wanting(t) for t in (x, weight, bias)), *rest[:5])
 
 
 @pytest.mark.parametrize("shape", [(0, 6), (4, 0), (6,)], ids=str)
@@ -122,6 +134,7 @@ def test_batch_norm(shape, memory, dtype):
     slow = dtype == torch.float32
     check(OPERATORS.batch_norm_fixed, x, mean, var, weight, bias, 1e-5, everything=slow)
     check(OPERATORS.batch_norm_train, x, weight, bias, 1e-5, everything=slow)
+    check(OPERATORS.batch_norm_fixed_with_grad, x, mean, var, weight, bias, 1e-5)
 
 
 @pytest.mark.parametrize(
@@ -143,6 +156,9 @@ def test_batch_norm_bwd(dtype, training, memory):
         weight, bias = parameters(3, affine)
         _, statistics = OPERATORS.batch_norm_train(x, weight, bias, 1e-5)
         check(OPERATORS.batch_norm_bwd, grad, x, statistics, weight, bias, 1e-5, training, *wanted)
+        fixed = (None, None) if training else (torch.zeros(3), torch.ones(3))
+        differentiable = wanting(x), *fixed, wanting(weight), wanting(bias)
+        check(OPERATORS.batch_norm_bwd_formula, grad, *differentiable, 1e-5)
 
 
 @EVERY_DTYPE
@@ -166,6 +182,8 @@ def test_batch_norm_step(memory, dtype):
     check(OPERATORS.batch_norm_step, x, *affine, 1e-5, *running, 0.1, everything=True)
     check(OPERATORS.batch_norm_step, x, *affine, 1e-5, *running, None)
     check(OPERATORS.batch_norm_step, x, None, None, 1e-5, None, None, None, 0.1)
+    affine = parameters(3, (True, True), dtype, requires_grad=True)
+    check(OPERATORS.batch_norm_step_with_grad, x, *affine, 1e-5, *running, 0.1)
 
 
 def refuses(operator, *arguments):

@@ -18,6 +18,7 @@ from torch.autograd import profiler
 from torch.nn import Parameter
 
 from normkit.kernels import gpu
+from normkit.ops import _nodes
 
 Operator: TypeAlias = Callable[..., Tensor]
 Operators: TypeAlias = Callable[..., tuple[Tensor, ...]]
@@ -29,7 +30,7 @@ def define(schema: str, *, fallback: Callable[..., Any], fake: Callable[..., Any
     fallback: serves every device that has no kernel of ours.
     fake: makes results of the right shape, dtype and strides without data, for the compiler.
     """
-    name, signature = schema[: schema.index("(")], schema[schema.index("(") :]
+    name, signature = _split(schema)
     torch.library.define(f"normkit::{name}", signature, tags=torch.Tag.pt2_compliant_tag)
     torch.library.impl(f"normkit::{name}", "default", fallback)
     torch.library.impl(f"normkit::{name}", "cuda", gpu.serve(name, fallback))
@@ -54,7 +55,7 @@ def _on_one_device(fake: Callable[..., Any]) -> Callable[..., Any]:
 
 def differentiate_again(
     formula: Callable[..., Tensor], inputs: Sequence[Tensor | None], grad_output: Tensor
-) -> list[Tensor | None]:
+) -> tuple[Tensor | None, ...]:
     """The gradients of ``formula(*inputs)``, themselves differentiable.
 
     What a backward pass returns where a graph of it is wanted: the kernels' results have none.
@@ -63,7 +64,7 @@ def differentiate_again(
         output = formula(*inputs)
     wanted = [t for t in inputs if t is not None and t.requires_grad]
     grads = iter(torch.autograd.grad(output, wanted, grad_output, create_graph=True, allow_unused=True))
-    return [next(grads) if t is not None and t.requires_grad else None for t in inputs]
+    return tuple(next(grads) if t is not None and t.requires_grad else None for t in inputs)
 
 
 def direct(operator: Any) -> Any:
@@ -121,10 +122,39 @@ _TENSORS = frozenset({Tensor, Parameter})
 _NUMBERS = frozenset({type(None), float, int, bool})
 
 
-def applier(function: type[torch.autograd.Function]) -> Callable[..., Any]:
-    """`function.apply` without the Python frame around it.
+def with_gradient(schema: str, function: type[torch.autograd.Function]) -> Any:
+    """An eager call that a gradient is wanted of: ``normkit::schema``, a node in C++ (autograd.cpp).
 
-    The frame asks whether `torch.func` is at work; `normkit.functional` has asked already.
+    Where that was not built for this PyTorch `function` serves, which takes the same arguments: its
+    ``apply`` without the Python frame around it. The frame asks whether `torch.func` is at work;
+    `normkit.functional` has asked already.
     """
-    apply: Callable[..., Any] = super(torch.autograd.Function, function).apply  # type: ignore[misc]
-    return apply
+    if not _HAS_NODES:
+        return super(torch.autograd.Function, function).apply  # type: ignore[misc]
+    name, signature = _split(schema)
+    torch.library.define(f"normkit::{name}", signature)
+    return direct(getattr(torch.ops.normkit, name).default)
+
+
+def define_again(schema: str, formula: Callable[..., tuple[Tensor | None, ...]]) -> None:
+    """Define ``normkit::schema``, gradients that can be differentiated again, for the nodes in C++.
+
+    formula: returns None for a gradient nobody asked for; the operator then returns a tensor without
+    elements.
+    """
+
+    def filled(grad_output: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+        grads = formula(grad_output, *arguments)
+        return tuple(grad_output.new_empty(0) if g is None else g for g in grads)
+
+    name, signature = _split(schema)
+    torch.library.define(f"normkit::{name}", signature)
+    torch.library.impl(f"normkit::{name}", "CompositeImplicitAutograd", filled)
+
+
+def _split(schema: str) -> tuple[str, str]:
+    start = schema.index("(")
+    return schema[:start], schema[start:]
+
+
+_HAS_NODES = _nodes.load()

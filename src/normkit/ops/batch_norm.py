@@ -10,7 +10,6 @@ whole, `batch_norm_train_fwd` and the update in one call.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,7 +17,16 @@ from torch import Tensor
 
 from normkit.kernels import pytorch
 from normkit.kernels.pytorch import accumulation_dtype
-from normkit.ops._define import Operator, Operators, applier, at_once, define, differentiate_again, direct
+from normkit.ops._define import (
+    Operator,
+    Operators,
+    at_once,
+    define,
+    define_again,
+    differentiate_again,
+    direct,
+    with_gradient,
+)
 
 
 def _output_like(x: Tensor, *_: Any) -> Tensor:
@@ -77,13 +85,17 @@ batch_norm_update: Operators = define(
 )
 
 
+def _inputs(name: str) -> str:
+    given = ", Tensor running_mean, Tensor running_var" if name == "batch_norm_fixed" else ""
+    return f"(Tensor input{given}, Tensor? weight, Tensor? bias, float eps)"
+
+
 def _define_fwd(name: str) -> tuple[Operators, Operators]:
     """``normkit::{name}``, with a gradient that the compiler can see, and plain ``{name}_fwd``.
 
     Not one for both: PyTorch would ask in Python at each eager call whether a gradient is wanted.
     """
-    fixed = ", Tensor running_mean, Tensor running_var" if name == "batch_norm_fixed" else ""
-    signature = f"(Tensor input{fixed}, Tensor? weight, Tensor? bias, float eps) -> (Tensor, Tensor)"
+    signature = f"{_inputs(name)} -> (Tensor, Tensor)"
     fallback = getattr(pytorch, f"{name}_fwd")
     compiled, plain = (
         define(n + signature, fallback=fallback, fake=_fake_fwd) for n in (name, f"{name}_fwd")
@@ -93,9 +105,12 @@ def _define_fwd(name: str) -> tuple[Operators, Operators]:
 
 batch_norm_train, batch_norm_train_fwd = _define_fwd("batch_norm_train")
 batch_norm_fixed, batch_norm_fixed_fwd = _define_fwd("batch_norm_fixed")
+_STEP = (
+    "(Tensor input, Tensor? weight, Tensor? bias, float eps, Tensor(a!)? running_mean,"
+    " Tensor(b!)? running_var, Tensor(c!)? num_batches_tracked, float? momentum)"
+)
 batch_norm_step: Operators = define(
-    "batch_norm_step(Tensor input, Tensor? weight, Tensor? bias, float eps, Tensor(a!)? running_mean,"
-    " Tensor(b!)? running_var, Tensor(c!)? num_batches_tracked, float? momentum) -> (Tensor, Tensor)",
+    f"batch_norm_step{_STEP} -> (Tensor, Tensor)",
     fallback=pytorch.batch_norm_step,
     fake=_fake_fwd,
 )
@@ -114,17 +129,16 @@ class BatchNormStep(torch.autograd.Function):
         weight: Tensor | None,
         bias: Tensor | None,
         eps: float,
-        running: tuple[Tensor | None, Tensor | None, Tensor | None],
-        momentum: float | None,
+        *tracked: Any,
     ) -> Tensor:
-        output, statistics = batch_norm_step_direct(input, weight, bias, eps, *running, momentum)
+        output, statistics = batch_norm_step_direct(input, weight, bias, eps, *tracked)
         ctx.save_for_backward(input, weight, bias, statistics)
         ctx.eps = eps
         return output  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        return (*_train_backward(ctx, grad_output), None, None)
+        return (*_train_backward(ctx, grad_output), *[None] * 4)
 
 
 def _train_setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -136,12 +150,7 @@ def _train_setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor
 def _train_backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     input, weight, bias, statistics = ctx.saved_tensors
     if torch.is_grad_enabled():
-        grads = differentiate_again(
-            lambda x, w, b: pytorch.batch_norm_train_formula(x, w, b, ctx.eps)[0],
-            (input, weight, bias),
-            grad_output,
-        )
-        return (*grads, None)
+        return (*_differentiate_again(grad_output, input, None, None, weight, bias, ctx.eps), None)
     wanted = ctx.needs_input_grad[:3]
     return (*_gradients(grad_output, input, statistics, weight, bias, ctx.eps, True, wanted), None)
 
@@ -196,11 +205,7 @@ def _fixed_setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor
 def _fixed_backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     input, mean, var, weight, bias, statistics = ctx.saved_tensors
     if torch.is_grad_enabled():
-        grads: Sequence[Tensor | None] = differentiate_again(
-            lambda x, w, b: pytorch.batch_norm_formula(x, mean, var, w, b, ctx.eps),
-            (input, weight, bias),
-            grad_output,
-        )
+        grads = _differentiate_again(grad_output, input, mean, var, weight, bias, ctx.eps)
     else:
         wants = ctx.needs_input_grad
         grads = _gradients(
@@ -209,8 +214,36 @@ def _fixed_backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple[Tensor |
     return grads[0], None, None, grads[1], grads[2], None
 
 
-batch_norm_step_with_grad = applier(BatchNormStep)
-batch_norm_fixed_with_grad = applier(BatchNormFixed)
+def _differentiate_again(
+    grad_output: Tensor,
+    input: Tensor,
+    mean: Tensor | None,
+    var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+) -> tuple[Tensor | None, ...]:
+    """By the batch's statistics where none are given."""
+
+    def formula(x: Tensor, w: Tensor | None, b: Tensor | None) -> Tensor:
+        if mean is None or var is None:
+            return pytorch.batch_norm_train_formula(x, w, b, eps)[0]
+        return pytorch.batch_norm_formula(x, mean, var, w, b, eps)
+
+    return differentiate_again(formula, (input, weight, bias), grad_output)
+
+
+define_again(
+    "batch_norm_bwd_formula(Tensor grad_output, Tensor input, Tensor? mean, Tensor? var, Tensor? weight,"
+    " Tensor? bias, float eps) -> (Tensor, Tensor, Tensor)",
+    _differentiate_again,
+)
+batch_norm_step_with_grad: Operator = with_gradient(
+    f"batch_norm_step_with_grad{_STEP} -> Tensor", BatchNormStep
+)
+batch_norm_fixed_with_grad: Operator = with_gradient(
+    f"batch_norm_fixed_with_grad{_inputs('batch_norm_fixed')} -> Tensor", BatchNormFixed
+)
 torch.library.register_autograd(
     "normkit::batch_norm_train", _train_backward, setup_context=_train_setup_context
 )

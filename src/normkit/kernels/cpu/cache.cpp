@@ -39,6 +39,11 @@ std::string read_line(const std::string& path) {
   return line;
 }
 
+// What a core has of the last cache when all are at work. A virtual machine's two cores are told of
+// all of a socket's, hundreds of megabytes, and it is the slower for its size.
+constexpr int64_t kShare = int64_t(4) << 20;
+constexpr int64_t kLongRun = 512;
+
 // As Linux tells it (sysconf does not know a virtual machine's); a usual one where it does not.
 Cache read_last_cache() {
   const std::string folder = "/sys/devices/system/cpu/cpu0/cache/index3/";
@@ -49,12 +54,17 @@ Cache read_last_cache() {
 
 }  // namespace
 
-Traffic traffic(int64_t bytes) {
+Traffic traffic(int64_t bytes, int64_t run) {
   static const Cache last = read_last_cache();
   // The threads may have several last caches between them. Half is left to other users.
   const int64_t threads = torch::stable::get_num_threads();
   const int64_t caches = std::max<int64_t>(1, threads / last.cores);
-  return bytes > caches * last.bytes / 2 ? Traffic::streamed : Traffic::cached;
+  const int64_t ours = std::min(caches * last.bytes / 2, threads * kShare);
+  // Lines that two runs share are written in two halves: going past the cache then pays later, and
+  // never where they are many.
+  const bool whole_lines = run % 64 == 0;
+  if (!whole_lines && run < kLongRun) return Traffic::cached;
+  return bytes / (whole_lines ? 1 : 2) > ours ? Traffic::streamed : Traffic::cached;
 }
 
 }  // namespace normkit

@@ -5,7 +5,8 @@
 
 namespace normkit {
 
-// bytes: all that an operator reads and writes, and what whoever comes next reads of it.
-Traffic traffic(int64_t bytes);
+// bytes: all that an operator reads and writes, and what whoever comes next reads of it. run: of
+// these what is written in one piece, a row or a plane.
+Traffic traffic(int64_t bytes, int64_t run);
 
 }  // namespace normkit

@@ -42,6 +42,8 @@ struct Layout {
 
   int64_t rows() const { return batch * positions; }
   int64_t bytes() const { return tensor->numel() * tensor->element_size(); }
+  // Of a dense output's planes or rows, in bytes.
+  int64_t run() const { return (interleaved ? channels : positions) * tensor->element_size(); }
 
   // An uninitialised dense tensor of x's shape and dtype: channels-last where x is, else
   // contiguous.

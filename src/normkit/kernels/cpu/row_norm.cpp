@@ -139,11 +139,9 @@ Tensor forward(const Tensor& x, const Tensor* weight, const Tensor* bias, int64_
     p.eps = eps;
     p.centred = v.centred;
     p.outside = v.outside;
-    // In training the backward pass will want as much again in cache. Lines that two rows share are
-    // written in two halves, so that going past the cache pays later.
-    const int64_t bytes = rows.count * rows.n * int64_t(sizeof(T));
-    const bool by_lines = rows.n * sizeof(T) % 64 == 0;
-    p.traffic = traffic((statistics ? 4 : 2) * bytes / (by_lines ? 1 : 2));
+    // In training the backward pass will want as much again in cache.
+    const int64_t row = rows.n * int64_t(sizeof(T));
+    p.traffic = traffic((statistics ? 4 : 2) * rows.count * row, row);
     p.careful = &careful::forward<T>;
     const auto kernel = kernels<T>().row_forward;
     parallel(rows.count, rows.n, p.traffic,
@@ -292,7 +290,8 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(const Tensor& grad_y, const Tens
     p.block_rows = per_block;
     p.grad_gain = grad_gain.sums();
     p.grad_bias = grad_bias.sums();
-    p.traffic = traffic(3 * rows.count * rows.n * int64_t(sizeof(T)));
+    const int64_t row = rows.n * int64_t(sizeof(T));
+    p.traffic = traffic(3 * rows.count * row, row);
     p.eps = epsilon(eps, type);
     p.centred = centred;
     p.outside = outside;

@@ -1,0 +1,21 @@
+"""The gradients' nodes in C++ (autograd.cpp), where they were built for the PyTorch at hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+import normkit.ops
+
+__all__ = ["load"]
+
+
+def load() -> bool:
+    """Load them; whether there are any. Without, `torch.autograd.Function` does the same, only slower."""
+    for folder in normkit.ops.__path__:
+        library = Path(folder) / f"_autograd-{torch.__version__}.so"
+        if library.exists():
+            torch.ops.load_library(library)  # type: ignore[no-untyped-call]
+            return True
+    return False

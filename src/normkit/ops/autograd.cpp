@@ -1,0 +1,197 @@
+// The gradients of the norms as nodes of PyTorch's graph. They do what the Functions in row_norm.py
+// and batch_norm.py do, where Python alone would take as long as a small input's kernels.
+//
+// PyTorch's stable C interface has no nodes, so this library, unlike the core, serves the very
+// PyTorch it is built with: its name says which, and no other loads it.
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+namespace {
+
+using at::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::Function;
+using torch::autograd::variable_list;
+using MaybeTensor = std::optional<Tensor>;
+using MaybeNumber = std::optional<double>;
+using WithStatistics = std::tuple<Tensor, Tensor>;
+using Gradients = std::tuple<Tensor, Tensor, Tensor>;  // of input, weight and bias
+
+template <class Signature>
+auto find(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+}
+
+Tensor kept(const MaybeTensor& t) { return t.value_or(Tensor()); }
+MaybeTensor given(const Tensor& t) { return t.defined() ? MaybeTensor(t) : std::nullopt; }
+
+// What forward(ctx, input, weight, bias, rest) left for the backward pass, and which gradients that
+// is asked for. There are none of the rest.
+struct Saved {
+  explicit Saved(AutogradContext* ctx)
+      : tensors(ctx->get_saved_variables()),
+        weight(given(tensors[1])),
+        bias(given(tensors[2])),
+        // PyTorch counts the tensors that were given.
+        wants_input(ctx->needs_input_grad(0)),
+        wants_weight(weight && ctx->needs_input_grad(1)),
+        wants_bias(bias && ctx->needs_input_grad(weight ? 2 : 1)) {}
+
+  const Tensor& input() const { return tensors[0]; }
+  const Tensor& statistics() const { return tensors[3]; }
+
+  variable_list wanted(Gradients&& g) const {
+    variable_list list(4);
+    if (wants_input) list[0] = std::move(std::get<0>(g));
+    if (wants_weight) list[1] = std::move(std::get<1>(g));
+    if (wants_bias) list[2] = std::move(std::get<2>(g));
+    return list;
+  }
+
+  const variable_list tensors;
+  const MaybeTensor weight, bias;
+  const bool wants_input, wants_weight, wants_bias;
+};
+
+// ------------------------------------------------------------------ row norms
+// eps, centred, trailing, outside, gain_offset
+using Recipe = std::tuple<MaybeNumber, bool, int64_t, bool, double>;
+
+struct RowNorm : Function<RowNorm> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& input, const MaybeTensor& weight,
+                        const MaybeTensor& bias, const Recipe& recipe) {
+    static const auto fwd =
+        find<WithStatistics(const Tensor&, const MaybeTensor&, const MaybeTensor&, MaybeNumber,
+                            bool, int64_t, bool, double)>("normkit::row_norm_fwd");
+    const at::AutoDispatchBelowAutograd below;
+    auto [output, statistics] =
+        std::apply([&](auto... r) { return fwd.call(input, weight, bias, r...); }, recipe);
+    ctx->save_for_backward({input, kept(weight), kept(bias), statistics});
+    ctx->saved_data["recipe"] = recipe;
+    return output;
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    static const auto bwd = find<Gradients(
+        const Tensor&, const Tensor&, const Tensor&, const MaybeTensor&, const MaybeTensor&,
+        MaybeNumber, bool, int64_t, bool, double, bool, bool, bool)>("normkit::row_norm_bwd");
+    static const auto formula =
+        find<Gradients(const Tensor&, const Tensor&, const MaybeTensor&, const MaybeTensor&,
+                       MaybeNumber, bool, int64_t, bool, double)>("normkit::row_norm_bwd_formula");
+    const Saved saved(ctx);
+    const auto call = [&](auto... r) {
+      // A graph of the gradient is wanted: the kernels' results have none.
+      if (at::GradMode::is_enabled())
+        return formula.call(grads[0], saved.input(), saved.weight, saved.bias, r...);
+      const at::AutoDispatchBelowAutograd below;
+      return bwd.call(grads[0], saved.input(), saved.statistics(), saved.weight, saved.bias, r...,
+                      saved.wants_input, saved.wants_weight, saved.wants_bias);
+    };
+    return saved.wanted(std::apply(call, ctx->saved_data["recipe"].to<Recipe>()));
+  }
+};
+
+Tensor row_norm_with_grad(const Tensor& input, const MaybeTensor& weight, const MaybeTensor& bias,
+                          MaybeNumber eps, bool centred, int64_t trailing, bool outside,
+                          double gain_offset) {
+  return RowNorm::apply(input, weight, bias, Recipe{eps, centred, trailing, outside, gain_offset});
+}
+
+// ------------------------------------------------------------------- BatchNorm
+variable_list batch_norm_gradients(AutogradContext* ctx, const Tensor& grad_output, bool training) {
+  static const auto bwd =
+      find<Gradients(const Tensor&, const Tensor&, const Tensor&, const MaybeTensor&,
+                     const MaybeTensor&, double, bool, bool, bool, bool)>(
+          "normkit::batch_norm_bwd");
+  static const auto formula =
+      find<Gradients(const Tensor&, const Tensor&, const MaybeTensor&, const MaybeTensor&,
+                     const MaybeTensor&, const MaybeTensor&, double)>(
+          "normkit::batch_norm_bwd_formula");
+  const Saved saved(ctx);
+  const double eps = ctx->saved_data["eps"].toDouble();
+  if (at::GradMode::is_enabled()) {
+    const MaybeTensor mean = training ? std::nullopt : given(saved.tensors[4]);
+    const MaybeTensor var = training ? std::nullopt : given(saved.tensors[5]);
+    return saved.wanted(
+        formula.call(grad_output, saved.input(), mean, var, saved.weight, saved.bias, eps));
+  }
+  const at::AutoDispatchBelowAutograd below;
+  return saved.wanted(bwd.call(grad_output, saved.input(), saved.statistics(), saved.weight,
+                               saved.bias, eps, training, saved.wants_input, saved.wants_weight,
+                               saved.wants_bias));
+}
+
+// A training step. What it tracks gets no gradient.
+struct BatchNormStep : Function<BatchNormStep> {
+  struct Tracked {
+    const MaybeTensor &mean, &var, &batches;
+    MaybeNumber momentum;
+    double eps;
+  };
+
+  static Tensor forward(AutogradContext* ctx, const Tensor& input, const MaybeTensor& weight,
+                        const MaybeTensor& bias, const Tracked& t) {
+    static const auto step = find<WithStatistics(
+        const Tensor&, const MaybeTensor&, const MaybeTensor&, double, const MaybeTensor&,
+        const MaybeTensor&, const MaybeTensor&, MaybeNumber)>("normkit::batch_norm_step");
+    const at::AutoDispatchBelowAutograd below;
+    auto [output, statistics] =
+        step.call(input, weight, bias, t.eps, t.mean, t.var, t.batches, t.momentum);
+    ctx->save_for_backward({input, kept(weight), kept(bias), statistics});
+    ctx->saved_data["eps"] = t.eps;
+    return output;
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    return batch_norm_gradients(ctx, grads[0], true);
+  }
+};
+
+Tensor batch_norm_step_with_grad(const Tensor& input, const MaybeTensor& weight,
+                                 const MaybeTensor& bias, double eps,
+                                 const MaybeTensor& running_mean, const MaybeTensor& running_var,
+                                 const MaybeTensor& num_batches_tracked, MaybeNumber momentum) {
+  return BatchNormStep::apply(
+      input, weight, bias,
+      BatchNormStep::Tracked{running_mean, running_var, num_batches_tracked, momentum, eps});
+}
+
+// Given statistics, which are constants.
+struct BatchNormFixed : Function<BatchNormFixed> {
+  struct Given {
+    const Tensor &mean, &var;
+    double eps;
+  };
+
+  static Tensor forward(AutogradContext* ctx, const Tensor& input, const MaybeTensor& weight,
+                        const MaybeTensor& bias, const Given& given) {
+    static const auto fwd =
+        find<WithStatistics(const Tensor&, const Tensor&, const Tensor&, const MaybeTensor&,
+                            const MaybeTensor&, double)>("normkit::batch_norm_fixed_fwd");
+    const at::AutoDispatchBelowAutograd below;
+    auto [output, statistics] = fwd.call(input, given.mean, given.var, weight, bias, given.eps);
+    ctx->save_for_backward({input, kept(weight), kept(bias), statistics, given.mean, given.var});
+    ctx->saved_data["eps"] = given.eps;
+    return output;
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    return batch_norm_gradients(ctx, grads[0], false);
+  }
+};
+
+Tensor batch_norm_fixed_with_grad(const Tensor& input, const Tensor& running_mean,
+                                  const Tensor& running_var, const MaybeTensor& weight,
+                                  const MaybeTensor& bias, double eps) {
+  return BatchNormFixed::apply(input, weight, bias,
+                               BatchNormFixed::Given{running_mean, running_var, eps});
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(normkit, Autograd, m) {
+  m.impl("row_norm_with_grad", &row_norm_with_grad);
+  m.impl("batch_norm_step_with_grad", &batch_norm_step_with_grad);
+  m.impl("batch_norm_fixed_with_grad", &batch_norm_fixed_with_grad);
+}
