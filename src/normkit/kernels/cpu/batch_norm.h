@@ -29,11 +29,16 @@ struct Part {
 
 // Planar data cut into chunks along batch and positions: several whole planes, or part of one.
 struct Chunks {
-  int64_t batch, channels, positions, planes, pieces, count;
+  int64_t batch, channels, positions, planes, pieces, count, cost;
   Traffic traffic;
 
-  Chunks(const Layout& in, Traffic traffic)
-      : batch(in.batch), channels(in.channels), positions(in.positions), traffic(traffic) {
+  // cost: of an element, as `parallel` counts it.
+  Chunks(const Layout& in, Traffic traffic, int64_t cost = 1)
+      : batch(in.batch),
+        channels(in.channels),
+        positions(in.positions),
+        cost(cost),
+        traffic(traffic) {
     planes = std::max<int64_t>(1, kChunk / positions);
     pieces = (positions + kChunk - 1) / kChunk;
     count = (batch + planes - 1) / planes * pieces;
@@ -73,7 +78,7 @@ Planes<T> planes(T* out, const Chunks& in, const Part& p) {
 template <class Start, class First, class Join, class Second>
 void by_channels(const Chunks& chunks, int64_t element_size, const Start& start, const First& first,
                  const Join& join, const Second& second) {
-  const int64_t C = chunks.channels, cost = chunks.batch * chunks.positions;
+  const int64_t C = chunks.channels, cost = chunks.cost * chunks.batch * chunks.positions;
   const int64_t threads = torch::stable::get_num_threads();
   if (C >= threads) {
     // Small enough for every thread to have a few groups.
@@ -95,26 +100,27 @@ void by_channels(const Chunks& chunks, int64_t element_size, const Start& start,
     for (int64_t i = begin; i < end; ++i) first(i / C, chunks.at(i / C, i % C, 1));
   });
   join(0, C);
-  parallel(chunks.batch, C * chunks.positions, chunks.traffic,
+  parallel(chunks.batch, C * chunks.cost * chunks.positions, chunks.traffic,
            [&](int64_t begin, int64_t end) { second(chunks.samples(begin, end - begin, 0, C)); });
 }
 
 // The rows of interleaved data in blocks.
 struct Blocks {
-  int64_t rows, channels, size, count;
+  int64_t rows, channels, size, count, cost;
   Traffic traffic;
 
-  Blocks(const Layout& in, Traffic traffic)
+  Blocks(const Layout& in, Traffic traffic, int64_t cost = 1)
       : rows(in.rows()),
         channels(in.channels),
         size(block_rows(rows)),
         count((rows + size - 1) / size),
+        cost(cost),
         traffic(traffic) {}
 
   // f(block, first row, rows)
   template <class F>
   void forwards(const F& f) const {
-    parallel(count, size * channels, traffic, [&](int64_t begin, int64_t end) {
+    parallel(count, cost * size * channels, traffic, [&](int64_t begin, int64_t end) {
       for (int64_t b = begin; b < end; ++b) call(f, b);
     });
   }
@@ -122,7 +128,7 @@ struct Blocks {
   // pushed out.
   template <class F>
   void backwards(const F& f) const {
-    parallel(count, size * channels, traffic, [&](int64_t begin, int64_t end) {
+    parallel(count, cost * size * channels, traffic, [&](int64_t begin, int64_t end) {
       for (int64_t b = end - 1; b >= begin; --b) call(f, b);
     });
   }
