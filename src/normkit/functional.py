@@ -72,17 +72,27 @@ def layer_norm(
         shape = input.shape[-trailing:] if weight is None else weight.shape
         if shape != normalized_shape and shape != tuple(normalized_shape):
             raise RuntimeError("normkit: refused")
-        if is_grad_enabled() and _wants_grad(input, weight, bias):
+        if is_grad_enabled() and (input.requires_grad or _want_grad(weight, bias)):
             if eps is None:
                 raise RuntimeError("normkit: refused")
-            return _with_grad(input, weight, bias, eps, _PLAIN_LAYER if trailing == 1 else (True, trailing))
+            # Asked here in each norm: a call would take half a microsecond of a small input's forty.
+            if (
+                is_dynamo_compiling()
+                or forward_ad._current_level >= 0
+                or _are_functorch_transforms_active()
+                or _is_tracing()
+            ):
+                return _visible_to_pytorch(input, weight, bias, eps, True, trailing)
+            if trailing == 1:  # an argument left at its default costs the dispatcher nothing
+                return _row.row_norm_with_grad(input, weight, bias, eps, True)
+            return _row.row_norm_with_grad(input, weight, bias, eps, True, trailing)
         if forward_ad._current_level >= 0:
             return pytorch.row_norm_formula(input, weight, bias, eps, True, trailing)[0]
         if is_dynamo_compiling():
             operator = _row.layer_norm
         else:
             operator = _row.layer_norm_at_once if gpu.arrived and input.is_cuda else _row.layer_norm_direct
-        if trailing == 1:  # an argument left at its default costs the dispatcher nothing
+        if trailing == 1:
             return operator(input, weight, bias, eps)
         return operator(input, weight, bias, eps, trailing)
     except _errors.CAUGHT:
@@ -143,11 +153,20 @@ def rms_norm(
         if gain_offset == 0.0:
             gain_offset = 0.0  # to the compiler a constant, not one more input
         plain = trailing == 1 and eps_mode == "inside" and gain_offset == 0.0
-        if is_grad_enabled() and _wants_grad(input, weight, bias):
+        if is_grad_enabled() and (input.requires_grad or _want_grad(weight, bias)):
+            # Likewise.
+            if (
+                is_dynamo_compiling()
+                or forward_ad._current_level >= 0
+                or _are_functorch_transforms_active()
+                or _is_tracing()
+            ):
+                outside = _errors.is_outside(eps_mode)
+                return _visible_to_pytorch(input, weight, bias, eps, False, trailing, outside, gain_offset)
             if plain:
-                return _with_grad(input, weight, bias, eps, _PLAIN_RMS)
-            recipe = (False, trailing, _errors.is_outside(eps_mode), gain_offset)
-            return _with_grad(input, weight, bias, eps, recipe)
+                return _row.row_norm_with_grad(input, weight, bias, eps, False)
+            outside = _errors.is_outside(eps_mode)
+            return _row.row_norm_with_grad(input, weight, bias, eps, False, trailing, outside, gain_offset)
         if forward_ad._current_level >= 0:
             outside = _errors.is_outside(eps_mode)
             formula = pytorch.row_norm_formula
@@ -241,7 +260,7 @@ def tracked_batch_norm(
                 tracked = (None, None, None)
             if compiling or _is_transformed():
                 return _train_in_parts(input, tracked, weight, bias, momentum, eps, count)
-            if is_grad_enabled() and _wants_grad(input, weight, bias):
+            if is_grad_enabled() and (input.requires_grad or _want_grad(weight, bias)):
                 return _batch.batch_norm_step_with_grad(input, weight, bias, eps, *tracked, momentum)
             return _batch.batch_norm_step_direct(input, weight, bias, eps, *tracked, momentum)[0]  # type: ignore[no-any-return]
         if running_mean is None or running_var is None or not _errors.are_constants(tracked):
@@ -249,7 +268,7 @@ def tracked_batch_norm(
         if _is_transformed():
             return pytorch.batch_norm_formula(input, running_mean, running_var, weight, bias, eps)
         arguments = (input, running_mean, running_var, weight, bias, eps)
-        if is_grad_enabled() and _wants_grad(input, weight, bias):
+        if is_grad_enabled() and (input.requires_grad or _want_grad(weight, bias)):
             if compiling:
                 return _batch.batch_norm_fixed(*arguments)[0]
             return _batch.batch_norm_fixed_with_grad(*arguments)
@@ -285,12 +304,8 @@ def _train_in_parts(
     return output
 
 
-def _wants_grad(input: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool:
-    return (
-        input.requires_grad
-        or (weight is not None and weight.requires_grad)
-        or (bias is not None and bias.requires_grad)
-    )
+def _want_grad(weight: Tensor | None, bias: Tensor | None) -> bool:
+    return (weight is not None and weight.requires_grad) or (bias is not None and bias.requires_grad)
 
 
 def _is_transformed() -> bool:
@@ -303,17 +318,11 @@ def _is_transformed() -> bool:
     )
 
 
-# The arguments of `row_norm` after eps where all but the first are at their defaults.
-_PLAIN_LAYER, _PLAIN_RMS = (True,), (False,)
-
-
-def _with_grad(
-    input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float | None, recipe: tuple[Any, ...]
+def _visible_to_pytorch(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float | None, *recipe: Any
 ) -> Tensor:
-    compiling = is_dynamo_compiling()
-    if forward_ad._current_level >= 0 or (not compiling and _are_functorch_transforms_active()):
+    """A row norm with a gradient, for whoever looks into it."""
+    if _is_transformed():
         return pytorch.row_norm_formula(input, weight, bias, eps, *recipe)[0]
     # The compiler, and `torch.jit.trace` of a function, want an operator that carries its own formula.
-    if compiling or _is_tracing():
-        return _row.row_norm(input, weight, bias, eps, *recipe)[0]
-    return _row.row_norm_with_grad(input, weight, bias, eps, *recipe)
+    return _row.row_norm(input, weight, bias, eps, *recipe)[0]

@@ -99,6 +99,13 @@ def test_gradients_can_be_differentiated_again(wanted, call, functions):
 
 
 @EVERY_CALL
+def test_nothing_wanted_gives_no_graph(call):
+    y = run(FUNCTIONS[AROUND[call][0]][0], call, operands(call, ("present",) * 3))
+    assert y.grad_fn is None
+    assert not y.requires_grad
+
+
+@EVERY_CALL
 def test_hooks_see_what_is_saved(call, functions):
     seen = []
     for function in both(functions, call):

@@ -5,12 +5,14 @@
 // PyTorch it is built with: its name says which, and no other loads it.
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/functions/utils.h>
 #include <torch/library.h>
 
 namespace {
 
 using at::Tensor;
 using torch::autograd::AutogradContext;
+using torch::autograd::CppNode;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
 using MaybeTensor = std::optional<Tensor>;
@@ -92,12 +94,6 @@ struct RowNorm : Function<RowNorm> {
   }
 };
 
-Tensor row_norm_with_grad(const Tensor& input, const MaybeTensor& weight, const MaybeTensor& bias,
-                          MaybeNumber eps, bool centred, int64_t trailing, bool outside,
-                          double gain_offset) {
-  return RowNorm::apply(input, weight, bias, Recipe{eps, centred, trailing, outside, gain_offset});
-}
-
 // ------------------------------------------------------------------- BatchNorm
 variable_list batch_norm_gradients(AutogradContext* ctx, const Tensor& grad_output, bool training) {
   static const auto bwd =
@@ -148,15 +144,6 @@ struct BatchNormStep : Function<BatchNormStep> {
   }
 };
 
-Tensor batch_norm_step_with_grad(const Tensor& input, const MaybeTensor& weight,
-                                 const MaybeTensor& bias, double eps,
-                                 const MaybeTensor& running_mean, const MaybeTensor& running_var,
-                                 const MaybeTensor& num_batches_tracked, MaybeNumber momentum) {
-  return BatchNormStep::apply(
-      input, weight, bias,
-      BatchNormStep::Tracked{running_mean, running_var, num_batches_tracked, momentum, eps});
-}
-
 // Given statistics, which are constants.
 struct BatchNormFixed : Function<BatchNormFixed> {
   struct Given {
@@ -181,10 +168,74 @@ struct BatchNormFixed : Function<BatchNormFixed> {
   }
 };
 
+// ------------------------------------------------------------------- the nodes
+// PyTorch's node of a Function, whose own `apply` asks for the node's name, for the text of an
+// error.
+template <class T>
+struct Node : CppNode<T> {
+  variable_list apply(variable_list&& grads) override {
+    const std::lock_guard<std::mutex> lock(this->mutex_);
+    if (!grads[0].defined()) return variable_list(this->num_outputs());
+    variable_list all = T::backward(&this->ctx_, grads), given;
+    given.reserve(this->num_outputs());
+    for (size_t i = 0; i < all.size(); ++i)
+      if (this->is_variable_input_[i]) given.push_back(std::move(all[i]));
+    return given;
+  }
+
+  // Which pointer owns a node depends on the version of PyTorch.
+  static auto make() {
+    if constexpr (std::is_base_of_v<c10::intrusive_ptr_target, Node>)
+      return c10::make_intrusive<Node>();
+    else
+      return std::shared_ptr<Node>(new Node(), [](Node* node) { deleteNode(node); });
+  }
+};
+
+// Function<T>::apply for one output that is none of the inputs, where no one asks for forward mode.
+// It looks after both all the same, which takes as long as a small kernel.
+template <class T, class Rest>
+Tensor apply(const Tensor& input, const MaybeTensor& weight, const MaybeTensor& bias,
+             const Rest& rest) {
+  variable_list variables{input};
+  if (weight) variables.push_back(*weight);
+  if (bias) variables.push_back(*bias);
+  const auto node = Node<T>::make();
+  node->is_variable_input_ = {true, weight.has_value(), bias.has_value(), false};
+  node->set_ctx_grad_fn(node);
+  Tensor output;
+  {
+    const at::AutoGradMode no_grad(false);
+    output = T::forward(&node->ctx_, input, weight, bias, rest);
+  }
+  if (!torch::autograd::compute_requires_grad(input, weight, bias)) return output;
+  node->set_next_edges(torch::autograd::collect_next_edges(variables));
+  node->output_info_.emplace_back(output);
+  set_history(output, node);
+  node->save_variables_to_ctx();
+  return output;
+}
+
+// --------------------------------------------------------------- the operators
+Tensor row_norm_with_grad(const Tensor& input, const MaybeTensor& weight, const MaybeTensor& bias,
+                          MaybeNumber eps, bool centred, int64_t trailing, bool outside,
+                          double gain_offset) {
+  return apply<RowNorm>(input, weight, bias, Recipe{eps, centred, trailing, outside, gain_offset});
+}
+
+Tensor batch_norm_step_with_grad(const Tensor& input, const MaybeTensor& weight,
+                                 const MaybeTensor& bias, double eps,
+                                 const MaybeTensor& running_mean, const MaybeTensor& running_var,
+                                 const MaybeTensor& num_batches_tracked, MaybeNumber momentum) {
+  return apply<BatchNormStep>(
+      input, weight, bias,
+      BatchNormStep::Tracked{running_mean, running_var, num_batches_tracked, momentum, eps});
+}
+
 Tensor batch_norm_fixed_with_grad(const Tensor& input, const Tensor& running_mean,
                                   const Tensor& running_var, const MaybeTensor& weight,
                                   const MaybeTensor& bias, double eps) {
-  return BatchNormFixed::apply(input, weight, bias,
+  return apply<BatchNormFixed>(input, weight, bias,
                                BatchNormFixed::Given{running_mean, running_var, eps});
 }
 
