@@ -154,7 +154,7 @@ def rms_norm(
             gain_offset = 0.0  # to the compiler a constant, not one more input
         plain = trailing == 1 and eps_mode == "inside" and gain_offset == 0.0
         if is_grad_enabled() and (input.requires_grad or _want_grad(weight, bias)):
-            # Likewise.
+            # As in `layer_norm`.
             if (
                 is_dynamo_compiling()
                 or forward_ad._current_level >= 0

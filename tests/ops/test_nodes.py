@@ -6,14 +6,19 @@ import pytest
 import torch
 from torch._dynamo import compiled_autograd
 
-import normkit  # noqa: F401  loads them
-from normkit.ops import _define, _nodes, batch_norm, row_norm
+import normkit.ops
+from normkit.ops import _nodes, batch_norm, row_norm
 from tests.data import normal
 
+NODES = {
+    "row_norm": row_norm.row_norm_with_grad,
+    "batch_norm_step": batch_norm.batch_norm_step_with_grad,
+    "batch_norm_fixed": batch_norm.batch_norm_fixed_with_grad,
+}
 FUNCTIONS = {
-    "row_norm": (row_norm.row_norm_with_grad, row_norm.RowNorm),
-    "batch_norm_step": (batch_norm.batch_norm_step_with_grad, batch_norm.BatchNormStep),
-    "batch_norm_fixed": (batch_norm.batch_norm_fixed_with_grad, batch_norm.BatchNormFixed),
+    "row_norm": row_norm.RowNorm,
+    "batch_norm_step": batch_norm.BatchNormStep,
+    "batch_norm_fixed": batch_norm.BatchNormFixed,
 }
 # What stands around weight and bias: before them, and after.
 AROUND = {
@@ -29,13 +34,6 @@ WANTED = [
     for wanted in itertools.product(("wanted", "present"), *[("wanted", "present", "absent")] * 2)
     if "wanted" in wanted
 ]
-
-
-@pytest.fixture
-def functions(monkeypatch):
-    """By name, the node and the Function's call without one."""
-    monkeypatch.setattr(_define, "_HAS_NODES", False)
-    return {name: (node, _define.with_gradient("", f)) for name, (node, f) in FUNCTIONS.items()}
 
 
 def operands(call, wanted=("wanted",) * 3):
@@ -54,23 +52,47 @@ def run(function, call, tensors):
     return function(x, *(statistics[b] for b in before), weight, bias, *after)
 
 
-def both(functions, call):
-    return functions[AROUND[call][0]]
+def node_of(call):
+    return NODES[AROUND[call][0]]
 
 
-def test_they_are_built_here_and_load_with_no_other_pytorch(monkeypatch):
-    for call in AROUND:
-        y = run(FUNCTIONS[AROUND[call][0]][0], call, operands(call))
-        assert not isinstance(y.grad_fn, torch.autograd.function.BackwardCFunction)
+def both(call):
+    """The node, and the Function without one."""
+    return node_of(call), FUNCTIONS[AROUND[call][0]].apply
+
+
+class Nothing(torch.autograd.Function):
+    """What has no gradient, not even zeros."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return None
+
+
+@EVERY_CALL
+def test_they_are_built_here_and_have_names(call):
+    y = run(node_of(call), call, operands(call))
+    assert not isinstance(y.grad_fn, torch.autograd.function.BackwardCFunction)
+    assert f"grad_fn=<{FUNCTIONS[AROUND[call][0]].__name__}Backward>" in repr(y)
+
+
+def test_no_other_pytorch_loads_them(monkeypatch, tmp_path):
     monkeypatch.setattr(torch, "__version__", "2.9.0")
+    assert not _nodes.load()
+    monkeypatch.setattr(normkit.ops, "__path__", [tmp_path])
+    (tmp_path / "_autograd-2.9.0.so").write_bytes(b"no library")
     assert not _nodes.load()
 
 
 @EVERY_CALL
 @pytest.mark.parametrize("wanted", WANTED, ids="-".join)
-def test_same_bits(wanted, call, functions):
+def test_same_bits(wanted, call):
     results = []
-    for function in both(functions, call):
+    for function in both(call):
         tensors = operands(call, wanted)
         y = run(function, call, tensors)
         y.backward(normal(y.shape, seed="grad"))
@@ -83,9 +105,9 @@ def test_same_bits(wanted, call, functions):
 
 @EVERY_CALL
 @pytest.mark.parametrize("wanted", WANTED, ids="-".join)
-def test_gradients_can_be_differentiated_again(wanted, call, functions):
+def test_gradients_can_be_differentiated_again(wanted, call):
     results = []
-    for function in both(functions, call):
+    for function in both(call):
         tensors = operands(call, wanted)
         asked = [t for t in tensors if t is not None and t.requires_grad]
         grad = normal(tensors[0].shape, seed="grad").requires_grad_()
@@ -100,31 +122,68 @@ def test_gradients_can_be_differentiated_again(wanted, call, functions):
 
 @EVERY_CALL
 def test_nothing_wanted_gives_no_graph(call):
-    y = run(FUNCTIONS[AROUND[call][0]][0], call, operands(call, ("present",) * 3))
+    y = run(node_of(call), call, operands(call, ("present",) * 3))
     assert y.grad_fn is None
     assert not y.requires_grad
 
 
 @EVERY_CALL
-def test_hooks_see_what_is_saved(call, functions):
-    seen = []
-    for function in both(functions, call):
-        shapes = []
+def test_an_undefined_gradient_is_zero(call):
+    grads = []
+    for function in both(call):
+        tensors = operands(call)
+        Nothing.apply(run(function, call, tensors)).sum().backward()
+        grads.append([t.grad for t in tensors])
+    for node, python in zip(*grads, strict=True):
+        assert torch.equal(node, python)
+        assert not node.any()
 
-        def pack(t, shapes=shapes):
-            shapes.append(tuple(t.shape))
-            return t
 
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-            run(function, call, operands(call)).sum().backward()
-        seen.append(sorted(shapes))
-    assert seen[0] == seen[1]
+@pytest.mark.filterwarnings("ignore:Using backward")  # with a graph: it is dropped with the tensors
+@EVERY_CALL
+def test_what_no_longer_wants_a_gradient_gets_none(call):
+    for function in both(call):
+        x, weight, bias = operands(call)
+        y = run(function, call, (x, weight, bias))
+        weight.requires_grad_(False)
+        y.square().sum().backward(create_graph=True)
+        assert weight.grad is None
+        assert x.grad.requires_grad
+
+
+@EVERY_CALL
+def test_below_autograd_there_is_no_graph(call):
+    tensors = operands(call)
+    with torch._C._AutoDispatchBelowAutograd():
+        y = run(node_of(call), call, tensors)
+    assert y.grad_fn is None
+    assert torch.equal(y, run(node_of(call), call, tensors))
+
+
+@EVERY_CALL
+def test_hooks_keep_what_is_saved(call):
+    counts, grads = [], []
+    for function in both(call):
+        saved, tensors = [], operands(call)
+
+        def pack(t, saved=saved):
+            saved.append(t.detach())
+            return len(saved) - 1
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda i, saved=saved: 2 * saved[i]):
+            y = run(function, call, tensors)
+        y.backward(normal(y.shape, seed="grad"))
+        counts.append(len(saved))
+        grads.append([t.grad for t in tensors])
+    assert counts[0] == counts[1]
+    for node, python in zip(*grads, strict=True):
+        assert torch.equal(node, python)
 
 
 @EVERY_CALL
 def test_a_change_of_what_is_saved_is_an_error(call):
     tensors = operands(call, ("present", "wanted", "wanted"))
-    y = run(FUNCTIONS[AROUND[call][0]][0], call, tensors)
+    y = run(node_of(call), call, tensors)
     tensors[0].add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         y.sum().backward()
@@ -132,7 +191,7 @@ def test_a_change_of_what_is_saved_is_an_error(call):
 
 @EVERY_CALL
 def test_a_second_backward_pass_needs_the_graph_retained(call):
-    y = run(FUNCTIONS[AROUND[call][0]][0], call, operands(call))
+    y = run(node_of(call), call, operands(call))
     y.sum().backward(retain_graph=True)
     y.sum().backward()
     with pytest.raises(RuntimeError, match="a second time"):
@@ -141,17 +200,26 @@ def test_a_second_backward_pass_needs_the_graph_retained(call):
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # PyTorch's own
 @EVERY_CALL
-def test_compiled_autograd_takes_them(call, functions):
-    node, _ = both(functions, call)
-    grads = []
+@pytest.mark.parametrize(
+    "wanted", [("wanted",) * 3, ("wanted", "absent", "wanted"), ("present", "wanted", "absent")], ids="-".join
+)
+def test_compiled_autograd_takes_them(wanted, call):
+    graphs, grads = [], []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
     for compiled in (False, True):
-        tensors = operands(call)
-        loss = run(node, call, tensors).square().sum()
+        tensors = operands(call, wanted)
+        loss = run(node_of(call), call, tensors).square().sum()
         if compiled:
-            with compiled_autograd._enable(torch.compile(backend="eager")):
+            with compiled_autograd._enable(torch.compile(backend=backend)):
                 loss.backward()
         else:
             loss.backward()
-        grads.append([t.grad for t in tensors])
+        grads.append([None if t is None else t.grad for t in tensors])
+    assert graphs
     for plain, compiled in zip(*grads, strict=True):
-        assert torch.equal(plain, compiled)
+        assert (plain is None) == (compiled is None)
+        assert plain is None or torch.equal(plain, compiled)

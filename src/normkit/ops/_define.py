@@ -122,34 +122,32 @@ _TENSORS = frozenset({Tensor, Parameter})
 _NUMBERS = frozenset({type(None), float, int, bool})
 
 
-def with_gradient(schema: str, function: type[torch.autograd.Function]) -> Any:
-    """An eager call that a gradient is wanted of: ``normkit::schema``, a node in C++ (autograd.cpp).
+def with_gradient(
+    schema: str, function: type[torch.autograd.Function], forward: Callable[..., tuple[Tensor, ...]]
+) -> Any:
+    """An eager call that a gradient is wanted of: ``normkit::schema``, by a node in C++ (autograd.cpp).
 
-    Where that was not built for this PyTorch `function` serves, which takes the same arguments: its
-    ``apply`` without the Python frame around it. The frame asks whether `torch.func` is at work;
-    `normkit.functional` has asked already.
+    If not, or not for this PyTorch, `function` serves, which takes the same arguments: its ``apply``
+    without the Python frame around it. The frame asks whether `torch.func` is at work;
+    `normkit.functional` has asked already. `forward`, whose first result is the output, serves below
+    autograd, where nobody keeps a graph.
     """
-    if not _HAS_NODES:
-        return super(torch.autograd.Function, function).apply  # type: ignore[misc]
     name, signature = _split(schema)
     torch.library.define(f"normkit::{name}", signature)
-    return direct(getattr(torch.ops.normkit, name).default)
+    torch.library.impl(f"normkit::{name}", "default", lambda *arguments: forward(*arguments)[0])
+    if torch._C._dispatch_has_kernel_for_dispatch_key(f"normkit::{name}", "Autograd"):
+        return direct(getattr(torch.ops.normkit, name).default)
+    return super(torch.autograd.Function, function).apply  # type: ignore[misc]
 
 
 def define_again(schema: str, formula: Callable[..., tuple[Tensor | None, ...]]) -> None:
     """Define ``normkit::schema``, gradients that can be differentiated again, for the nodes in C++.
 
-    formula: returns None for a gradient nobody asked for; the operator then returns a tensor without
-    elements.
+    formula: returns None for a gradient nobody asked for.
     """
-
-    def filled(grad_output: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-        grads = formula(grad_output, *arguments)
-        return tuple(grad_output.new_empty(0) if g is None else g for g in grads)
-
     name, signature = _split(schema)
     torch.library.define(f"normkit::{name}", signature)
-    torch.library.impl(f"normkit::{name}", "CompositeImplicitAutograd", filled)
+    torch.library.impl(f"normkit::{name}", "CompositeImplicitAutograd", formula)
 
 
 def _split(schema: str) -> tuple[str, str]:
@@ -157,4 +155,4 @@ def _split(schema: str) -> tuple[str, str]:
     return schema[:start], schema[start:]
 
 
-_HAS_NODES = _nodes.load()
+_nodes.load()

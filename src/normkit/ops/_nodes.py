@@ -16,6 +16,9 @@ def load() -> bool:
     for folder in normkit.ops.__path__:
         library = Path(folder) / f"_autograd-{torch.__version__}.so"
         if library.exists():
-            torch.ops.load_library(library)  # type: ignore[no-untyped-call]
+            try:
+                torch.ops.load_library(library)  # type: ignore[no-untyped-call]
+            except OSError:  # built for another machine or build of PyTorch
+                return False
             return True
     return False

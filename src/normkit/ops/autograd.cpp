@@ -1,5 +1,6 @@
 // The gradients of the norms as nodes of PyTorch's graph. They do what the Functions in row_norm.py
-// and batch_norm.py do, where Python alone would take as long as a small input's kernels.
+// and batch_norm.py do, where Python alone would take as long as a small input's kernels; what
+// these save and when they call the formula stands here once more.
 //
 // PyTorch's stable C interface has no nodes, so this library, unlike the core, serves the very
 // PyTorch it is built with: its name says which, and no other loads it.
@@ -7,6 +8,11 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/library.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <tuple>
 
 namespace {
 
@@ -25,16 +31,17 @@ auto find(const char* name) {
   return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
 }
 
-Tensor kept(const MaybeTensor& t) { return t.value_or(Tensor()); }
-MaybeTensor given(const Tensor& t) { return t.defined() ? MaybeTensor(t) : std::nullopt; }
+// As PyTorch saves tensors that may be absent.
+Tensor to_save(const MaybeTensor& t) { return t.value_or(Tensor()); }
+MaybeTensor from_saved(const Tensor& t) { return t.defined() ? MaybeTensor(t) : std::nullopt; }
 
 // What forward(ctx, input, weight, bias, rest) left for the backward pass, and which gradients that
 // is asked for. There are none of the rest.
 struct Saved {
   explicit Saved(AutogradContext* ctx)
       : tensors(ctx->get_saved_variables()),
-        weight(given(tensors[1])),
-        bias(given(tensors[2])),
+        weight(from_saved(tensors[1])),
+        bias(from_saved(tensors[2])),
         // PyTorch counts the tensors that were given.
         wants_input(ctx->needs_input_grad(0)),
         wants_weight(weight && ctx->needs_input_grad(1)),
@@ -61,6 +68,8 @@ struct Saved {
 using Recipe = std::tuple<MaybeNumber, bool, int64_t, bool, double>;
 
 struct RowNorm : Function<RowNorm> {
+  static constexpr auto kName = "RowNormBackward";
+
   static Tensor forward(AutogradContext* ctx, const Tensor& input, const MaybeTensor& weight,
                         const MaybeTensor& bias, const Recipe& recipe) {
     static const auto fwd =
@@ -69,7 +78,7 @@ struct RowNorm : Function<RowNorm> {
     const at::AutoDispatchBelowAutograd below;
     auto [output, statistics] =
         std::apply([&](auto... r) { return fwd.call(input, weight, bias, r...); }, recipe);
-    ctx->save_for_backward({input, kept(weight), kept(bias), statistics});
+    ctx->save_for_backward({input, to_save(weight), to_save(bias), statistics});
     ctx->saved_data["recipe"] = recipe;
     return output;
   }
@@ -107,8 +116,8 @@ variable_list batch_norm_gradients(AutogradContext* ctx, const Tensor& grad_outp
   const Saved saved(ctx);
   const double eps = ctx->saved_data["eps"].toDouble();
   if (at::GradMode::is_enabled()) {
-    const MaybeTensor mean = training ? std::nullopt : given(saved.tensors[4]);
-    const MaybeTensor var = training ? std::nullopt : given(saved.tensors[5]);
+    const MaybeTensor mean = training ? std::nullopt : from_saved(saved.tensors[4]);
+    const MaybeTensor var = training ? std::nullopt : from_saved(saved.tensors[5]);
     return saved.wanted(
         formula.call(grad_output, saved.input(), mean, var, saved.weight, saved.bias, eps));
   }
@@ -120,6 +129,8 @@ variable_list batch_norm_gradients(AutogradContext* ctx, const Tensor& grad_outp
 
 // A training step. What it tracks gets no gradient.
 struct BatchNormStep : Function<BatchNormStep> {
+  static constexpr auto kName = "BatchNormStepBackward";
+
   struct Tracked {
     const MaybeTensor &mean, &var, &batches;
     MaybeNumber momentum;
@@ -134,7 +145,7 @@ struct BatchNormStep : Function<BatchNormStep> {
     const at::AutoDispatchBelowAutograd below;
     auto [output, statistics] =
         step.call(input, weight, bias, t.eps, t.mean, t.var, t.batches, t.momentum);
-    ctx->save_for_backward({input, kept(weight), kept(bias), statistics});
+    ctx->save_for_backward({input, to_save(weight), to_save(bias), statistics});
     ctx->saved_data["eps"] = t.eps;
     return output;
   }
@@ -146,6 +157,8 @@ struct BatchNormStep : Function<BatchNormStep> {
 
 // Given statistics, which are constants.
 struct BatchNormFixed : Function<BatchNormFixed> {
+  static constexpr auto kName = "BatchNormFixedBackward";
+
   struct Given {
     const Tensor &mean, &var;
     double eps;
@@ -158,7 +171,8 @@ struct BatchNormFixed : Function<BatchNormFixed> {
                             const MaybeTensor&, double)>("normkit::batch_norm_fixed_fwd");
     const at::AutoDispatchBelowAutograd below;
     auto [output, statistics] = fwd.call(input, given.mean, given.var, weight, bias, given.eps);
-    ctx->save_for_backward({input, kept(weight), kept(bias), statistics, given.mean, given.var});
+    ctx->save_for_backward(
+        {input, to_save(weight), to_save(bias), statistics, given.mean, given.var});
     ctx->saved_data["eps"] = given.eps;
     return output;
   }
@@ -169,38 +183,30 @@ struct BatchNormFixed : Function<BatchNormFixed> {
 };
 
 // ------------------------------------------------------------------- the nodes
-// PyTorch's node of a Function, whose own `apply` asks for the node's name, for the text of an
-// error.
+// A Function's node that knows its name: PyTorch's own asks the C++ runtime for it at every
+// backward pass, for the text of an error, which takes as long as a small kernel.
 template <class T>
-struct Node : CppNode<T> {
-  variable_list apply(variable_list&& grads) override {
-    const std::lock_guard<std::mutex> lock(this->mutex_);
-    if (!grads[0].defined()) return variable_list(this->num_outputs());
-    variable_list all = T::backward(&this->ctx_, grads), given;
-    given.reserve(this->num_outputs());
-    for (size_t i = 0; i < all.size(); ++i)
-      if (this->is_variable_input_[i]) given.push_back(std::move(all[i]));
-    return given;
-  }
+struct Named : CppNode<T> {
+  std::string name() const override { return T::kName; }
 
   // Which pointer owns a node depends on the version of PyTorch.
   static auto make() {
-    if constexpr (std::is_base_of_v<c10::intrusive_ptr_target, Node>)
-      return c10::make_intrusive<Node>();
+    if constexpr (std::is_base_of_v<c10::intrusive_ptr_target, Named>)
+      return c10::make_intrusive<Named>();
     else
-      return std::shared_ptr<Node>(new Node(), [](Node* node) { deleteNode(node); });
+      return std::shared_ptr<Named>(new Named(), [](Named* node) { deleteNode(node); });
   }
 };
 
-// Function<T>::apply for one output that is none of the inputs, where no one asks for forward mode.
-// It looks after both all the same, which takes as long as a small kernel.
+// Function<T>::apply without a look for outputs that are inputs, of which there are none, and for
+// forward mode, which goes another way: that, too, takes as long as a small kernel.
 template <class T, class Rest>
 Tensor apply(const Tensor& input, const MaybeTensor& weight, const MaybeTensor& bias,
              const Rest& rest) {
   variable_list variables{input};
   if (weight) variables.push_back(*weight);
   if (bias) variables.push_back(*bias);
-  const auto node = Node<T>::make();
+  const auto node = Named<T>::make();
   node->is_variable_input_ = {true, weight.has_value(), bias.has_value(), false};
   node->set_ctx_grad_fn(node);
   Tensor output;

@@ -239,10 +239,10 @@ define_again(
     _differentiate_again,
 )
 batch_norm_step_with_grad: Operator = with_gradient(
-    f"batch_norm_step_with_grad{_STEP} -> Tensor", BatchNormStep
+    f"batch_norm_step_with_grad{_STEP} -> Tensor", BatchNormStep, batch_norm_step_direct
 )
 batch_norm_fixed_with_grad: Operator = with_gradient(
-    f"batch_norm_fixed_with_grad{_inputs('batch_norm_fixed')} -> Tensor", BatchNormFixed
+    f"batch_norm_fixed_with_grad{_inputs('batch_norm_fixed')} -> Tensor", BatchNormFixed, _fixed_direct
 )
 torch.library.register_autograd(
     "normkit::batch_norm_train", _train_backward, setup_context=_train_setup_context

@@ -141,7 +141,7 @@ void set_rough_means(const Layout& in, int64_t most, A* means) {
 template <class T, class A = accumulate_t<T>>
 void train_planar(const Layout& in, T* out, Channels<T>& channels) {
   const auto& k = kernels<T>();
-  const Chunks chunks(in, traffic(4 * in.bytes(), in.run()), kTraining);
+  const Chunks chunks(in, traffic(4 * in.bytes(), in.run()), kTrainingCost);
   const int64_t C = in.channels;
   std::vector<Sums> partial(C * chunks.count);
   Totals<T> totals(in, channels);
@@ -215,7 +215,7 @@ class InterleavedSums {
 template <class T, class A = accumulate_t<T>>
 void train_interleaved(const Layout& in, T* out, Channels<T>& channels) {
   const int64_t C = in.channels;
-  const Blocks blocks(in, traffic(4 * in.bytes(), in.run()), kTraining);
+  const Blocks blocks(in, traffic(4 * in.bytes(), in.run()), kTrainingCost);
   InterleavedSums sums(blocks);
   Totals<T> totals(in, channels);
   set_rough_means<T>(in, totals.exact ? 1 : kSampledRows, channels.shift());
@@ -300,7 +300,7 @@ Tensor apply_fixed(const Tensor& x, const Tensor& running_mean, const Tensor& ru
     if (x.numel() == 0) return;
     T* out = y.template mutable_data<T>();
     const Traffic way = traffic((statistics ? 4 : 2) * in.bytes(), in.run());
-    const int64_t cost = statistics ? kTraining : 1;
+    const int64_t cost = statistics ? kTrainingCost : 1;
     if (in.interleaved)
       apply_interleaved<T>(in, out, channels, Blocks(in, way, cost));
     else

@@ -87,7 +87,7 @@ class Backward {
 template <class T, class A = accumulate_t<T>>
 void backward_planar(const Layout& g, const Layout& in, T* grad_x, Backward<T>& to) {
   const auto& k = kernels<T>();
-  const Chunks chunks(in, traffic(3 * in.bytes(), in.run()), kTraining);
+  const Chunks chunks(in, traffic(3 * in.bytes(), in.run()), kTrainingCost);
   const int64_t C = in.channels;
   std::vector<GradientSums> partial(C * chunks.count);
   by_channels(
@@ -120,7 +120,7 @@ template <class T, class A = accumulate_t<T>>
 void backward_interleaved(const Layout& g, const Layout& in, T* grad_x, Backward<T>& to) {
   const auto& k = kernels<T>();
   const int64_t C = in.channels;
-  const Blocks blocks(in, traffic(3 * in.bytes(), in.run()), kTraining);
+  const Blocks blocks(in, traffic(3 * in.bytes(), in.run()), kTrainingCost);
   PerChannel<double, 2> partial(blocks.count * C);
   blocks.forwards([&](int64_t b, int64_t first, const Span& span) {
     if (to.summed())

@@ -39,9 +39,11 @@ std::string read_line(const std::string& path) {
   return line;
 }
 
-// What a core has of the last cache when all are at work. A virtual machine's two cores are told of
-// all of a socket's, hundreds of megabytes, and it is the slower for its size.
-constexpr int64_t kShare = int64_t(4) << 20;
+// A larger last cache is a socket's: tens of cores share it, whatever a virtual machine is told of
+// them, and it answers little faster than memory. What a thread has of one:
+constexpr int64_t kSocket = int64_t(128) << 20, kShare = int64_t(4) << 20;
+
+// Shorter rows and planes share too many lines, where they are not whole lines, to go past a cache.
 constexpr int64_t kLongRun = 512;
 
 // As Linux tells it (sysconf does not know a virtual machine's); a usual one where it does not.
@@ -56,14 +58,13 @@ Cache read_last_cache() {
 
 Traffic traffic(int64_t bytes, int64_t run) {
   static const Cache last = read_last_cache();
-  // The threads may have several last caches between them. Half is left to other users.
-  const int64_t threads = torch::stable::get_num_threads();
-  const int64_t caches = std::max<int64_t>(1, threads / last.cores);
-  const int64_t ours = std::min(caches * last.bytes / 2, threads * kShare);
-  // Lines that two runs share are written in two halves: going past the cache then pays later, and
-  // never where they are many.
   const bool whole_lines = run % 64 == 0;
   if (!whole_lines && run < kLongRun) return Traffic::cached;
+  const int64_t threads = torch::stable::get_num_threads();
+  if (last.bytes > kSocket) return bytes > threads * kShare ? Traffic::streamed : Traffic::cached;
+  // The threads may have several last caches between them. Half is left to other users. Lines that
+  // two runs share are written in two halves, so that going past the cache pays later.
+  const int64_t ours = std::max<int64_t>(1, threads / last.cores) * last.bytes / 2;
   return bytes / (whole_lines ? 1 : 2) > ours ? Traffic::streamed : Traffic::cached;
 }
 

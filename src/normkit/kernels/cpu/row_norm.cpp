@@ -144,7 +144,7 @@ Tensor forward(const Tensor& x, const Tensor* weight, const Tensor* bias, int64_
     p.traffic = traffic((statistics ? 4 : 2) * rows.count * row, row);
     p.careful = &careful::forward<T>;
     const auto kernel = kernels<T>().row_forward;
-    parallel(rows.count, (statistics ? kTraining : 1) * rows.n, p.traffic,
+    parallel(rows.count, (statistics ? kTrainingCost : 1) * rows.n, p.traffic,
              [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
   });
   return y;
@@ -297,7 +297,7 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(const Tensor& grad_y, const Tens
     p.outside = outside;
     p.careful = &careful::backward<T>;
     const auto kernel = kernels<T>().row_backward;
-    parallel(blocks, kTraining * per_block * rows.n, p.traffic,
+    parallel(blocks, kTrainingCost * per_block * rows.n, p.traffic,
              [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
     std::tuple result{std::move(grad_x), grad_gain.finish(), grad_bias.finish()};
     if (!grad_gain.held() || !grad_bias.held())

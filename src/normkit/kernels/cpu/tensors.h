@@ -16,11 +16,11 @@
 
 namespace normkit {
 
-// Elements up to which starting a thread, some 4 us, costs more than it brings. In training they
-// count double: a backward pass reads two tensors twice, and where it is cut up the forward pass
-// had better be, or every core finds its rows in another's cache.
+// Elements up to which starting a thread, some 4 us, costs more than it brings.
 constexpr int64_t kGrain = 65536;
-constexpr int64_t kTraining = 2;
+// What an element counts in training, where a backward pass reads two tensors twice. The forward
+// pass is cut up as that is: else a core finds its rows in another's cache.
+constexpr int64_t kTrainingCost = 2;
 
 // f(begin, end) over [0, count) items of `cost` elements each, on PyTorch's threads.
 template <class F>
