@@ -192,8 +192,8 @@ def test_ctrl_c_ends_cleanly(tmp_path):
     time.sleep(1)
     os.killpg(running.pid, signal.SIGINT)
     _, error = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert error.splitlines() == ["normkit: interrupted, nothing was written"]
+    # Together, so that a failure shows what was said.
+    assert (running.returncode, error.splitlines()) == (130, ["normkit: interrupted, nothing was written"])
     assert list(tmp_path.iterdir()) == []
 
 
