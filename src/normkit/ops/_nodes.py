@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -18,7 +19,9 @@ def load() -> bool:
         if library.exists():
             try:
                 torch.ops.load_library(library)  # type: ignore[no-untyped-call]
-            except OSError:  # built for another machine or build of PyTorch
+            except OSError as error:  # built for another machine or build of PyTorch
+                message = f"normkit: gradients of small inputs take longer, for want of their nodes: {error}"
+                warnings.warn(message, RuntimeWarning, stacklevel=2)
                 return False
             return True
     return False
