@@ -1,5 +1,6 @@
 """Of PyTorch the built core uses the stable C interface alone, of Python the limited API alone."""
 
+import platform
 import re
 import shutil
 import subprocess
@@ -72,6 +73,17 @@ def test_the_check_sees_a_stranger():
     assert not STABLE_PYTORCH.match("_ZN5torch8autograd4NodeE")
     assert not of_pytorch("_ZNSt6vectorIdE")
     assert "PyFrame_GetLocals" not in LIMITED_API
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="looks for an x86 instruction")
+def test_what_comes_next_is_fetched():
+    """GCC 12 drops a prefetch whose function does nothing else: a core without the row norms' had 462."""
+    if shutil.which("objdump") is None:
+        pytest.skip("no `objdump` (binutils) to read the code with")
+    code = subprocess.run(
+        ["objdump", "--disassemble", cpu._core.__file__], capture_output=True, text=True, check=True
+    ).stdout
+    assert len(re.findall(r"\tprefetch", code)) > 2000
 
 
 def test_one_binary_for_every_python():

@@ -25,6 +25,13 @@ constexpr int64_t kGroupBytes = int64_t(384) << 10;
 struct Part {
   int64_t n, c, s;
   Box box;
+
+  // The same, where as many channels further on the next part is to follow.
+  Part before(int64_t n_channels) const {
+    Part p = *this;
+    p.box.ahead = n_channels;
+    return p;
+  }
 };
 
 // Planar data cut into chunks along batch and positions: several whole planes, or part of one.
@@ -89,9 +96,10 @@ void by_channels(const Chunks& chunks, int64_t element_size, const Start& start,
                       for (int64_t c = begin * size; c < std::min(end * size, C); c += size) {
                         const int64_t n = std::min(size, C - c);
                         for (int64_t k = c; k < c + n; ++k) start(k);
-                        for (int64_t i = 0; i < chunks.count; ++i) first(i, chunks.at(i, c, n));
+                        for (int64_t i = 0; i < chunks.count; ++i)
+                          first(i, chunks.at(i, c, n).before(n));
                         join(c, c + n);
-                        second(chunks.samples(0, chunks.batch, c, n));
+                        second(chunks.samples(0, chunks.batch, c, n).before(n));
                       }
                     });
   }

@@ -215,6 +215,7 @@ struct Planes {
 struct Box {
   int64_t batch, channels, length;
   Traffic traffic;
+  int64_t ahead = 0;  // what comes next lies so many channels further on; 0: it is not known
 };
 
 // Interleaved data, or a part of it: element (row, c) at data[row * stride + c].

@@ -118,9 +118,12 @@ void planar_apply(Planes<const T> x, Planes<T> y, Box box, Apply<const A*> chann
       const auto numbers = vectors(channels, c, Same{});
       const T* from = x.at(n, c);
       T* to = y.at(n, c);
-      sweep_lines<traffic.value>(to, 0, box.length, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-        store_to<traffic.value>(to + i, applied<T>(numbers, load(from + i, width)), width);
-      });
+      const T* next = x.at(n, c + box.ahead);
+      sweep_lines<traffic.value>(
+          to, 0, box.length, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
+            if (box.ahead) fetch<traffic.value>(k, next + i);
+            store_to<traffic.value>(to + i, applied<T>(numbers, load(from + i, width)), width);
+          });
     });
   });
 }
@@ -133,16 +136,19 @@ void planar_gradient(Planes<const T> grad_y, Planes<const T> x, Planes<T> grad_x
       const auto numbers = vectors(channels, c, Same{});
       const T *g = grad_y.at(n, c), *from = x.at(n, c);
       T* to = grad_x.at(n, c);
-      sweep_lines<traffic.value>(to, 0, box.length, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-        store_to<traffic.value>(
-            to + i, gradient(numbers, load(g + i, width), load(from + i, width)), width);
-      });
+      const T *next_g = grad_y.at(n, c + box.ahead), *next = x.at(n, c + box.ahead);
+      sweep_lines<traffic.value>(
+          to, 0, box.length, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
+            if (box.ahead) fetch<traffic.value>(k, next_g + i), fetch<traffic.value>(k, next + i);
+            store_to<traffic.value>(
+                to + i, gradient(numbers, load(g + i, width), load(from + i, width)), width);
+          });
     });
   });
 }
 
 // ------------------------------------------------------------------ interleaved
-constexpr int64_t kRowsAhead = 16;  // how far ahead the next rows are fetched
+constexpr int64_t kRowsAhead = 8;  // how far ahead the next rows are fetched
 
 // Rows handled at once, so that a channel's numbers are loaded once for all of them.
 template <int R>
@@ -274,32 +280,28 @@ template <class T, class A = accumulate_t<T>>
 void interleaved_gradient_sums(Rows<const T> grad_y, Rows<const T> x, Span span,
                                Hat<const A*> channels, double* grad, double* grad_x_hat) {
   for (int64_t c = 0; c < span.channels; ++c) grad[c] = grad_x_hat[c] = 0;
-  with_traffic(span.traffic, [&](auto traffic) {
-    sum_rows<A, 2>(
-        span,
-        [&](auto at_once, int64_t row, int64_t c, int64_t n, A* s, A* sx) NORMKIT_INLINE {
-          const T *g = grad_y.data + row * grad_y.stride + c, *from = x.data + row * x.stride + c;
-          sweep_of<T>(0, n, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
-            const auto numbers = vectors(channels, c + i, width);
-            auto g_sum = load_sum(s + i, width), gx_sum = load_sum(sx + i, width);
-            for (int r = 0; r < at_once.rows; ++r) {
-              fetch<traffic.value>(k, g + (r + kRowsAhead) * grad_y.stride + i);
-              fetch<traffic.value>(k, from + (r + kRowsAhead) * x.stride + i);
-              const auto v = load(g + r * grad_y.stride + i, width);
-              g_sum = g_sum + v;
-              gx_sum = fused(v, x_hat(numbers, load(from + r * x.stride + i, width)), gx_sum);
-            }
-            store_sum(s + i, g_sum, width);
-            store_sum(sx + i, gx_sum, width);
-          });
-        },
-        [&](int64_t c, int64_t n, const A* s, const A* sx) NORMKIT_INLINE {
-          sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-            add_to(grad + c + i, load_sum(s + i, width), width);
-            add_to(grad_x_hat + c + i, load_sum(sx + i, width), width);
-          });
+  sum_rows<A, 2>(
+      span,
+      [&](auto at_once, int64_t row, int64_t c, int64_t n, A* s, A* sx) NORMKIT_INLINE {
+        const T *g = grad_y.data + row * grad_y.stride + c, *from = x.data + row * x.stride + c;
+        sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+          const auto numbers = vectors(channels, c + i, width);
+          auto g_sum = load_sum(s + i, width), gx_sum = load_sum(sx + i, width);
+          for (int r = 0; r < at_once.rows; ++r) {
+            const auto v = load(g + r * grad_y.stride + i, width);
+            g_sum = g_sum + v;
+            gx_sum = fused(v, x_hat(numbers, load(from + r * x.stride + i, width)), gx_sum);
+          }
+          store_sum(s + i, g_sum, width);
+          store_sum(sx + i, gx_sum, width);
         });
-  });
+      },
+      [&](int64_t c, int64_t n, const A* s, const A* sx) NORMKIT_INLINE {
+        sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+          add_to(grad + c + i, load_sum(s + i, width), width);
+          add_to(grad_x_hat + c + i, load_sum(sx + i, width), width);
+        });
+      });
 }
 
 // All rows, so many channels at a time that their numbers stay in the innermost cache.
@@ -322,10 +324,9 @@ void interleaved_apply(Rows<const T> x, T* y, Span span, Apply<const A*> channel
     by_tiles(span, [&](auto at_once, int64_t row, int64_t c, int64_t n) NORMKIT_INLINE {
       const T* from = x.data + row * x.stride + c;
       T* to = y + row * span.channels + c;
-      sweep_of<T>(0, n, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
+      sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
         const auto numbers = vectors(channels, c + i, width);
         for (int r = 0; r < at_once.rows; ++r) {
-          fetch<traffic.value>(k, from + (r + kRowsAhead) * x.stride + i);
           const auto v = load(from + r * x.stride + i, width);
           store_to<traffic.value>(to + r * span.channels + i, applied<T>(numbers, v), width);
         }
@@ -342,11 +343,9 @@ void interleaved_gradient(Rows<const T> grad_y, Rows<const T> x, T* grad_x, Span
       const T* g = grad_y.data + row * grad_y.stride + c;
       const T* from = x.data + row * x.stride + c;
       T* to = grad_x + row * span.channels + c;
-      sweep_of<T>(0, n, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
+      sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
         const auto numbers = vectors(channels, c + i, width);
         for (int r = 0; r < at_once.rows; ++r) {
-          fetch<traffic.value>(k, g + (r + kRowsAhead) * grad_y.stride + i);
-          fetch<traffic.value>(k, from + (r + kRowsAhead) * x.stride + i);
           const auto v = load(from + r * x.stride + i, width);
           const auto grad = load(g + r * grad_y.stride + i, width);
           store_to<traffic.value>(to + r * span.channels + i, gradient(numbers, grad, v), width);

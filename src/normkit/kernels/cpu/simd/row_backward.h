@@ -111,11 +111,13 @@ struct Whatever {
 };
 
 // Columns [begin, end) of R rows, so that a weight gradient is loaded and stored once for all of
-// them. A function of its own, as apply_row is.
+// them, while the same of the rows `ahead` further on are fetched. A function of its own, as
+// apply_row is.
 template <int R, bool kCentred, Traffic kTraffic, class Wanted, class T, class A = accumulate_t<T>>
 __attribute__((noinline)) void backward_tile(const RowBackward<T>& p, Wanted wanted, int64_t row,
                                              const BackwardScalars<A>* scalars, int64_t begin,
-                                             int64_t end, A* grad_gain, A* grad_bias) {
+                                             int64_t end, A* grad_gain, A* grad_bias,
+                                             int64_t ahead) {
   BackwardScalars<A> s[R];
   const T *x[R], *grad_y[R];
   T* grad_x[R];
@@ -126,12 +128,15 @@ __attribute__((noinline)) void backward_tile(const RowBackward<T>& p, Wanted wan
     grad_x[r] = p.grad_x + (wanted.grad_x ? (row + r) * p.n : 0);
   }
   const A* gain = p.gain;
-  const auto column = [&](int, int64_t i, auto width) NORMKIT_INLINE {
+  const int64_t x_ahead = ahead * p.x_stride, grad_y_ahead = ahead * p.grad_y_stride;
+  const auto column = [&](int k, int64_t i, auto width) NORMKIT_INLINE {
     const auto one = broadcast_like(A(1), width);
     const auto gains = wanted.gain ? load(gain + i, width) : one;
     auto gain_sum = wanted.grad_gain ? load(grad_gain + i, width) : one;
     auto bias_sum = wanted.grad_bias ? load(grad_bias + i, width) : one;
     for (int r = 0; r < R; ++r) {
+      fetch<kTraffic>(k, x[r] + x_ahead + i);
+      fetch<kTraffic>(k, grad_y[r] + grad_y_ahead + i);
       const auto g = load(grad_y[r] + i, width);
       const auto x_hat = s[r].template x_hat<kCentred>(load(x[r] + i, width));
       gain_sum = fused(g, x_hat, gain_sum);
@@ -181,21 +186,21 @@ inline void backward_group(const RowBackward<T>& p, Wanted wanted, int64_t row, 
     int64_t r = 0;
     for (; together && r + kTogether <= count; r += kTogether)
       backward_tile<kTogether, kCentred, kTraffic>(p, wanted, row + r, &s[r], begin, end, grad_gain,
-                                                   grad_bias);
+                                                   grad_bias, count);
     for (; r < count; ++r)
       if (!careful[r])
         backward_tile<1, kCentred, kTraffic>(p, wanted, row + r, &s[r], begin, end, grad_gain,
-                                             grad_bias);
+                                             grad_bias, count);
   }
   for (int64_t r = 0; any_careful && r < count; ++r)
     if (careful[r]) p.careful(p, row + r, grad_gain, grad_bias);
 }
 
 // Rows that are summed, then applied: half as many where that keeps x and grad_y in the innermost
-// cache. Fetching the next ones ahead, as the forward pass does, cost more than it brought: two
-// streams that are read one after the other are no trouble to the CPU's own prefetching.
-template <class T>
+// cache, and past the cache, where the next ones are on their way meanwhile.
+template <Traffic kTraffic, class T>
 inline int64_t backward_rows(int64_t n) {
+  if (kTraffic == Traffic::streamed) return kTogether;
   constexpr int64_t kInnermost = 24 << 10;
   const int64_t bytes = 2 * n * int64_t(sizeof(T));
   return kGroupRows * bytes > kInnermost && kGroupRows / 2 * bytes <= kInnermost ? kGroupRows / 2
@@ -204,7 +209,7 @@ inline int64_t backward_rows(int64_t n) {
 
 template <bool kCentred, Traffic kTraffic, class T, class A = accumulate_t<T>>
 inline void backward_block(const RowBackward<T>& p, int64_t block) {
-  const int64_t rows = kTraffic == Traffic::streamed ? kGroupRows : backward_rows<T>(p.n);
+  const int64_t rows = backward_rows<kTraffic, T>(p.n);
   const int64_t first = block * p.block_rows;
   const int64_t last = first + p.block_rows < p.rows ? first + p.block_rows : p.rows;
   A* gain_sum = p.grad_gain ? p.grad_gain + block * p.n : nullptr;
