@@ -141,7 +141,8 @@ void set_rough_means(const Layout& in, int64_t most, A* means) {
 template <class T, class A = accumulate_t<T>>
 void train_planar(const Layout& in, T* out, Channels<T>& channels) {
   const auto& k = kernels<T>();
-  const Chunks chunks(in, traffic(4 * in.bytes(), in.run()), kTrainingCost);
+  const int64_t group = group_of(in, 1);
+  const Chunks chunks(in, group, traffic(4 * in.bytes(), in.run(group)), kTrainingCost);
   const int64_t C = in.channels;
   std::vector<Sums> partial(C * chunks.count);
   Totals<T> totals(in, channels);
@@ -165,7 +166,7 @@ void train_planar(const Layout& in, T* out, Channels<T>& channels) {
     totals.conclude_again(c);
   };
   by_channels(
-      chunks, sizeof(T), [&](int64_t c) { shift[c] = rough_mean<T>(in, c); },
+      chunks, [&](int64_t c) { shift[c] = rough_mean<T>(in, c); },
       [&](int64_t i, const Part& p) { sum(i, p, totals.exact); },
       [&](int64_t begin, int64_t end) {
         for (int64_t c = begin; c < end; ++c) add_up(c);
@@ -215,7 +216,7 @@ class InterleavedSums {
 template <class T, class A = accumulate_t<T>>
 void train_interleaved(const Layout& in, T* out, Channels<T>& channels) {
   const int64_t C = in.channels;
-  const Blocks blocks(in, traffic(4 * in.bytes(), in.run()), kTrainingCost);
+  const Blocks blocks(in, traffic(4 * in.bytes(), in.run(1)), kTrainingCost);
   InterleavedSums sums(blocks);
   Totals<T> totals(in, channels);
   set_rough_means<T>(in, totals.exact ? 1 : kSampledRows, channels.shift());
@@ -299,12 +300,12 @@ Tensor apply_fixed(const Tensor& x, const Tensor& running_mean, const Tensor& ru
     for_channels(C, [&](int64_t begin, int64_t end) { channels.set(begin, end); });
     if (x.numel() == 0) return;
     T* out = y.template mutable_data<T>();
-    const Traffic way = traffic((statistics ? 4 : 2) * in.bytes(), in.run());
+    const Traffic way = traffic((statistics ? 4 : 2) * in.bytes(), in.run(C));
     const int64_t cost = statistics ? kTrainingCost : 1;
     if (in.interleaved)
       apply_interleaved<T>(in, out, channels, Blocks(in, way, cost));
     else
-      apply_planar<T>(in, out, channels, Chunks(in, way, cost));
+      apply_planar<T>(in, out, channels, Chunks(in, C, way, cost));
     channels.redo_beyond_range(in, out, false);
   });
   return y;

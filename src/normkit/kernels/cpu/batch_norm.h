@@ -34,16 +34,26 @@ struct Part {
   }
 };
 
+// How many channels of a planar step's inputs are handled together: as many as stay in cache, few
+// enough for every thread to have a few groups. None where there are more threads than channels.
+inline int64_t group_of(const Layout& in, int64_t inputs) {
+  const int64_t threads = torch::stable::get_num_threads(), C = in.channels;
+  if (C < threads) return 0;
+  const int64_t cached = kGroupBytes * C / (inputs * in.bytes());
+  return std::max<int64_t>(1, std::min(cached, C / (4 * threads)));
+}
+
 // Planar data cut into chunks along batch and positions: several whole planes, or part of one.
 struct Chunks {
-  int64_t batch, channels, positions, planes, pieces, count, cost;
+  int64_t batch, channels, positions, group, planes, pieces, count, cost;
   Traffic traffic;
 
-  // cost: of an element, as `parallel` counts it.
-  Chunks(const Layout& in, Traffic traffic, int64_t cost = 1)
+  // group: of channels that are handled together. cost: of an element, as `parallel` counts it.
+  Chunks(const Layout& in, int64_t group, Traffic traffic, int64_t cost = 1)
       : batch(in.batch),
         channels(in.channels),
         positions(in.positions),
+        group(group),
         cost(cost),
         traffic(traffic) {
     planes = std::max<int64_t>(1, kChunk / positions);
@@ -61,9 +71,6 @@ struct Chunks {
   Part samples(int64_t n, int64_t n_samples, int64_t c, int64_t n_channels) const {
     return {n, c, 0, {n_samples, n_channels, positions, traffic}};
   }
-  int64_t group(int64_t element_size) const {
-    return std::clamp<int64_t>(kGroupBytes / (batch * positions * element_size), 1, channels);
-  }
 };
 
 template <class T>
@@ -78,19 +85,15 @@ Planes<T> planes(T* out, const Chunks& in, const Part& p) {
   return {out + p.n * sample + p.c * in.positions + p.s, sample, in.positions};
 }
 
-// Stages of a training step: for groups of channels where there are channels enough for all threads
-// (a group's data is then still in cache for `second`), else chunk by chunk. `start` looks at a
-// channel, `first` leaves partial results for (chunk, channel) and `join` adds the partials of
-// channels [begin, end) in their order, so both ways give the same bits.
+// Stages of a training step: for groups of channels where there are any (a group's data is then
+// still in cache for `second`), else chunk by chunk. `start` looks at a channel, `first` leaves
+// partial results for (chunk, channel) and `join` adds the partials of channels [begin, end) in
+// their order, so both ways give the same bits.
 template <class Start, class First, class Join, class Second>
-void by_channels(const Chunks& chunks, int64_t element_size, const Start& start, const First& first,
-                 const Join& join, const Second& second) {
+void by_channels(const Chunks& chunks, const Start& start, const First& first, const Join& join,
+                 const Second& second) {
   const int64_t C = chunks.channels, cost = chunks.cost * chunks.batch * chunks.positions;
-  const int64_t threads = torch::stable::get_num_threads();
-  if (C >= threads) {
-    // Small enough for every thread to have a few groups.
-    const int64_t size =
-        std::min(chunks.group(element_size), std::max<int64_t>(1, C / (4 * threads)));
+  if (const int64_t size = chunks.group) {
     return parallel((C + size - 1) / size, size * cost, chunks.traffic,
                     [&](int64_t begin, int64_t end) {
                       for (int64_t c = begin * size; c < std::min(end * size, C); c += size) {

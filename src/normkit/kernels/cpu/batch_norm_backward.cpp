@@ -87,11 +87,12 @@ class Backward {
 template <class T, class A = accumulate_t<T>>
 void backward_planar(const Layout& g, const Layout& in, T* grad_x, Backward<T>& to) {
   const auto& k = kernels<T>();
-  const Chunks chunks(in, traffic(3 * in.bytes(), in.run()), kTrainingCost);
+  const int64_t group = group_of(in, 2);
+  const Chunks chunks(in, group, traffic(3 * in.bytes(), in.run(group)), kTrainingCost);
   const int64_t C = in.channels;
   std::vector<GradientSums> partial(C * chunks.count);
   by_channels(
-      chunks, 2 * sizeof(T), [](int64_t) {},
+      chunks, [](int64_t) {},
       [&](int64_t i, const Part& p) {
         if (to.summed())
           k.planar_gradient_sums(planes<T>(g, p), planes<T>(in, p), p.box,
@@ -120,7 +121,7 @@ template <class T, class A = accumulate_t<T>>
 void backward_interleaved(const Layout& g, const Layout& in, T* grad_x, Backward<T>& to) {
   const auto& k = kernels<T>();
   const int64_t C = in.channels;
-  const Blocks blocks(in, traffic(3 * in.bytes(), in.run()), kTrainingCost);
+  const Blocks blocks(in, traffic(3 * in.bytes(), in.run(1)), kTrainingCost);
   PerChannel<double, 2> partial(blocks.count * C);
   blocks.forwards([&](int64_t b, int64_t first, const Span& span) {
     if (to.summed())

@@ -42,8 +42,11 @@ struct Layout {
 
   int64_t rows() const { return batch * positions; }
   int64_t bytes() const { return tensor->numel() * tensor->element_size(); }
-  // Of a dense output's planes or rows, in bytes.
-  int64_t run() const { return (interleaved ? channels : positions) * tensor->element_size(); }
+  // What is written without a gap, in bytes: a row, or as many planes as are handled together.
+  int64_t run(int64_t planes) const {
+    const int64_t adjoining = stride_c == positions ? std::max<int64_t>(1, planes) : 1;
+    return (interleaved ? channels : positions * adjoining) * tensor->element_size();
+  }
 
   // An uninitialised dense tensor of x's shape and dtype: channels-last where x is, else
   // contiguous.

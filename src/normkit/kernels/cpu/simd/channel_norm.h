@@ -6,11 +6,19 @@
 
 namespace normkit::NORMKIT_ISA {
 
-// The numbers of channel c in every lane, or of the channels from c on, one in each.
+// The numbers of channel c in every lane; in the first lanes, those of the next in the others; or
+// of the channels from c on, one in each.
 struct Same {};
+struct Both {
+  int first;
+};
 template <class A>
 inline Vec<A> lanes(const A* numbers, Same) {
   return broadcast(*numbers);
+}
+template <class A>
+inline Vec<A> lanes(const A* numbers, Both both) {
+  return first_lanes<A>(both.first) ? broadcast(numbers[0]) : broadcast(numbers[1]);
 }
 template <class A, class W>
 inline auto lanes(const A* numbers, W width) {
@@ -111,18 +119,73 @@ void planar_gradient_sums(Planes<const T> grad_y, Planes<const T> x, Box box,
       [&](int64_t c, const Wide<2>& w) NORMKIT_INLINE { sums[c] = {w.total(0), w.total(1)}; });
 }
 
+// Planes of a sample that lie one after the other, as many as are handled as one run: whole lines
+// are written then, and no vector but the last is a part. Shorter planes than a vector are handled
+// one by one: a vector holds elements of two at most.
+template <class T>
+inline int64_t planes_together(const Box& box, bool adjoin) {
+  return adjoin && box.length >= kLanes<accumulate_t<T>> ? box.channels : 1;
+}
+
+// body(numbers, k, i, width) for every vector of `planes` planes that are written to `to`, the
+// numbers being those of numbers_of(plane, Same) or numbers_of(plane, Both). Only whole lines go
+// past the cache, as in sweep_lines.
+template <Traffic kTraffic, class T, class NumbersOf, class Body>
+NORMKIT_INLINE inline void sweep_planes(const T* to, int64_t length, int64_t planes,
+                                        NumbersOf&& numbers_of, Body&& body) {
+  constexpr int64_t L = kLanes<accumulate_t<T>>;
+  constexpr bool kLines = kTraffic == Traffic::streamed;
+  int64_t i = 0;
+  const auto parts = [&](const auto& numbers, int64_t end) NORMKIT_INLINE {
+    for (; i < end; i += smaller(end - i, L)) body(numbers, 0, i, Part{int(smaller(end - i, L))});
+  };
+  if (kLines || planes > 1) parts(numbers_of(0, Same{}), smaller(before_line(to), length));
+  for (int64_t plane = 0; plane < planes; ++plane) {
+    const bool last = plane + 1 == planes;
+    const int64_t end = (plane + 1) * length;
+    const int64_t whole = larger(kLines && last ? end - past_line(to + end) : end, i);
+    const auto numbers = numbers_of(plane, Same{});
+    // A line of two vectors may have begun in the plane before.
+    if (kPairs<T> && kLines && i + L <= whole && past_line(to + i) != 0) {
+      body(numbers, 0, i, Full{});
+      i += L;
+    }
+    const int64_t vectors = (whole - i) / L * L;
+    sweep_of<T>(i, i + vectors,
+                [&](int k, int64_t j, auto width) NORMKIT_INLINE { body(numbers, k, j, width); });
+    i += vectors;
+    if (last) {
+      parts(numbers, end);
+    } else if (i < end) {
+      body(numbers_of(plane, Both{int(end - i)}), 0, i, Full{});
+      i += L;
+    }
+  }
+}
+
+// f(n, c, planes) for every run of planes.
+template <class F>
+NORMKIT_INLINE inline void by_runs(const Box& box, int64_t together, F&& f) {
+  for (int64_t n = 0; n < box.batch; ++n)
+    for (int64_t c = 0; c < box.channels; c += together) f(n, c, together);
+}
+
 template <class T, class A = accumulate_t<T>>
 void planar_apply(Planes<const T> x, Planes<T> y, Box box, Apply<const A*> channels) {
+  const int64_t together =
+      planes_together<T>(box, x.stride_c == box.length && y.stride_c == box.length);
   with_traffic(box.traffic, [&](auto traffic) {
-    by_planes(box, [&](int64_t n, int64_t c) NORMKIT_INLINE {
-      const auto numbers = vectors(channels, c, Same{});
-      const T* from = x.at(n, c);
+    by_runs(box, together, [&](int64_t n, int64_t c, int64_t planes) NORMKIT_INLINE {
+      const T *from = x.at(n, c), *next = x.at(n, c + box.ahead);
       T* to = y.at(n, c);
-      const T* next = x.at(n, c + box.ahead);
-      sweep_lines<traffic.value>(
-          to, 0, box.length, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
+      sweep_planes<traffic.value>(
+          to, box.length, planes,
+          [&](int64_t plane, auto which)
+              NORMKIT_INLINE { return vectors(channels, c + plane, which); },
+          [&](const auto& numbers, int k, int64_t i, auto width) NORMKIT_INLINE {
             if (box.ahead) fetch<traffic.value>(k, next + i);
-            store_to<traffic.value>(to + i, applied<T>(numbers, load(from + i, width)), width);
+            const auto v = applied<T>(numbers, load(from + i, width));
+            store_to<traffic.value>(to + i, v, width);
           });
     });
   });
@@ -131,17 +194,22 @@ void planar_apply(Planes<const T> x, Planes<T> y, Box box, Apply<const A*> chann
 template <class T, class A = accumulate_t<T>>
 void planar_gradient(Planes<const T> grad_y, Planes<const T> x, Planes<T> grad_x, Box box,
                      Gradient<const A*> channels) {
+  const int64_t together =
+      planes_together<T>(box, grad_y.stride_c == box.length && x.stride_c == box.length &&
+                                  grad_x.stride_c == box.length);
   with_traffic(box.traffic, [&](auto traffic) {
-    by_planes(box, [&](int64_t n, int64_t c) NORMKIT_INLINE {
-      const auto numbers = vectors(channels, c, Same{});
+    by_runs(box, together, [&](int64_t n, int64_t c, int64_t planes) NORMKIT_INLINE {
       const T *g = grad_y.at(n, c), *from = x.at(n, c);
-      T* to = grad_x.at(n, c);
       const T *next_g = grad_y.at(n, c + box.ahead), *next = x.at(n, c + box.ahead);
-      sweep_lines<traffic.value>(
-          to, 0, box.length, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
+      T* to = grad_x.at(n, c);
+      sweep_planes<traffic.value>(
+          to, box.length, planes,
+          [&](int64_t plane, auto which)
+              NORMKIT_INLINE { return vectors(channels, c + plane, which); },
+          [&](const auto& numbers, int k, int64_t i, auto width) NORMKIT_INLINE {
             if (box.ahead) fetch<traffic.value>(k, next_g + i), fetch<traffic.value>(k, next + i);
-            store_to<traffic.value>(
-                to + i, gradient(numbers, load(g + i, width), load(from + i, width)), width);
+            const auto v = gradient(numbers, load(g + i, width), load(from + i, width));
+            store_to<traffic.value>(to + i, v, width);
           });
     });
   });

@@ -55,6 +55,17 @@ inline bool by_lines(const T* rows, int64_t n) {
   return (uintptr_t)rows % 64 == 0 && n * sizeof(T) % 64 == 0;
 }
 
+// How many elements of p's line lie before it, and how many to the next line.
+template <class T>
+inline int64_t past_line(const T* p) {
+  return (uintptr_t)p % 64 / sizeof(T);
+}
+template <class T>
+inline int64_t before_line(const T* p) {
+  return (64 - (uintptr_t)p % 64) % 64 / sizeof(T);
+}
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
 // sweep over what is written to `to`. Only whole lines go past the cache: those that two rows or
 // planes share do not.
 template <Traffic kTraffic, class T, class Body>
@@ -65,8 +76,7 @@ NORMKIT_INLINE inline void sweep_lines(const T* to, int64_t begin, int64_t end, 
     constexpr int L = kLanes<accumulate_t<T>>;
     for (; i < stop; i += L) body(0, i, Part{stop - i < L ? int(stop - i) : L});
   };
-  const int64_t before = (64 - int64_t((uintptr_t)(to + begin) % 64)) % 64 / int64_t(sizeof(T));
-  const int64_t first = begin + before < end ? begin + before : end;
+  const int64_t first = smaller(begin + before_line(to + begin), end);
   const int64_t last = first + (end - first) / kLine * kLine;
   piecewise(begin, first);
   sweep_of<T>(first, last, body);
@@ -78,12 +88,17 @@ template <class A>
 inline Vec<A> keep(Vec<A> v, Full) {
   return v;
 }
+// Whether a lane is one of the first n.
 template <class A>
-inline Vec<A> keep(Vec<A> v, Part part) {
-  using Lane = decltype(v < v);
+inline auto first_lanes(int n) {
+  using Lane = decltype(Vec<A>{} < Vec<A>{});
   Lane lane{};
   for (int i = 0; i < kLanes<A>; ++i) lane[i] = i;
-  return lane < Lane{} + part.n ? v : Vec<A>{};
+  return lane < Lane{} + n;
+}
+template <class A>
+inline Vec<A> keep(Vec<A> v, Part part) {
+  return first_lanes<A>(part.n) ? v : Vec<A>{};
 }
 
 inline double add_lanes(Vec<double> v) {
