@@ -34,11 +34,12 @@ needs_core = pytest.mark.skipif(cpu.why_not is not None, reason=f"no C++ core: {
 
 
 @needs_core
+@pytest.mark.parametrize("cache", [{}, {"NORMKIT_CACHE_BYTES": "0"}], ids=["as large as it is", "none"])
 @pytest.mark.parametrize("instruction_set", NEEDS)
-def test_results(instruction_set):
+def test_results(instruction_set, cache):
     if not has(instruction_set):
         pytest.skip(f"this CPU has no {instruction_set}")
-    report = sweep(NORMKIT_CPU=instruction_set)
+    report = sweep(NORMKIT_CPU=instruction_set, **cache)
     assert report["instruction_set"] == instruction_set
     assert report["warnings"] == []
     assert report["failures"] == []

@@ -90,7 +90,7 @@ inline void sums_in(Planes<const T> x, const Box& box, const A* shift, Sums* sum
         const T* from = x.at(n, c);
         const Vec<P> shifts = broadcast(P(shift[c]));
         add_sums<P, T>(box.length, wide, [&](int64_t i, auto width) NORMKIT_INLINE {
-          const auto d = load_as<P>(from + i, width) - shifts;
+          const auto d = load_unordered<P>(from + i, width) - shifts;
           return terms(d * d, d);
         });
       },
@@ -112,19 +112,20 @@ void planar_gradient_sums(Planes<const T> grad_y, Planes<const T> x, Box box,
         const auto numbers = vectors(channels, c, Same{});
         const T *g = grad_y.at(n, c), *from = x.at(n, c);
         add_gradient_sums<T>(box.length, wide, [&](int64_t i, auto width) NORMKIT_INLINE {
-          const auto v = load(g + i, width);
-          return terms(v, v * x_hat(numbers, load(from + i, width)));
+          const auto v = load_unordered<A>(g + i, width);
+          return terms(v, v * x_hat(numbers, load_unordered<A>(from + i, width)));
         });
       },
       [&](int64_t c, const Wide<2>& w) NORMKIT_INLINE { sums[c] = {w.total(0), w.total(1)}; });
 }
 
 // Planes of a sample that lie one after the other, as many as are handled as one run: whole lines
-// are written then, and no vector but the last is a part. Shorter planes than a vector are handled
-// one by one: a vector holds elements of two at most.
+// are written then, and no vector but the first and last are parts. Planes shorter than a line are
+// handled one by one: the first line then begins in the first plane, and no vector belongs to more
+// than two.
 template <class T>
 inline int64_t planes_together(const Box& box, bool adjoin) {
-  return adjoin && box.length >= kLanes<accumulate_t<T>> ? box.channels : 1;
+  return adjoin && box.length * int64_t(sizeof(T)) >= 64 ? box.channels : 1;
 }
 
 // body(numbers, k, i, width) for every vector of `planes` planes that are written to `to`, the
@@ -145,8 +146,8 @@ NORMKIT_INLINE inline void sweep_planes(const T* to, int64_t length, int64_t pla
     const int64_t end = (plane + 1) * length;
     const int64_t whole = larger(kLines && last ? end - past_line(to + end) : end, i);
     const auto numbers = numbers_of(plane, Same{});
-    // A line of two vectors may have begun in the plane before.
-    if (kPairs<T> && kLines && i + L <= whole && past_line(to + i) != 0) {
+    // The first of two vectors may lie in the plane before.
+    if (kPairs<T> && kLines && i + L <= whole && past_line(to + i) % (2 * L) != 0) {
       body(numbers, 0, i, Full{});
       i += L;
     }
@@ -251,8 +252,8 @@ NORMKIT_INLINE inline void update(double* to, Vec<float> v, Part part, const F& 
 #if defined(NORMKIT_PAIRS)
 template <class F>
 NORMKIT_INLINE inline void update(double* to, const Pair& v, Twice, const F& f) {
-  update(to, first_of(v), Full{}, f);
-  update(to + kLanes<float>, second_of(v), Full{}, f);
+  update(to, v.low, Full{}, f);
+  update(to + kLanes<float>, v.high, Full{}, f);
 }
 #endif
 template <class V, class W>
@@ -263,25 +264,6 @@ template <class V, class W>
 NORMKIT_INLINE inline void raise_to(double* peak, const V& v, W width) {
   update(peak, v, width, [](Vec<double> a, Vec<double> b) { return larger(a, b); });
 }
-
-// Sums on their way: those of a pair lie as it does, one vector after the other.
-template <class P, class W>
-NORMKIT_INLINE inline Vec<P> load_sum(const P* p, W width) {
-  return load(p, width);
-}
-template <class P, class W>
-NORMKIT_INLINE inline void store_sum(P* p, const Vec<P>& v, W width) {
-  store(p, v, width);
-}
-#if defined(NORMKIT_PAIRS)
-NORMKIT_INLINE inline Pair load_sum(const float* p, Twice) {
-  return {load(p), load(p + kLanes<float>)};
-}
-NORMKIT_INLINE inline void store_sum(float* p, const Pair& v, Twice) {
-  store(p, v.even);
-  store(p + kLanes<float>, v.odd);
-}
-#endif
 
 // Two sums for every channel: in P over a pass of a few rows, which stay in the innermost cache,
 // then in double. add(at_once, row, c, n, first, second) adds rows to the sums of n channels from c
@@ -313,7 +295,7 @@ inline void column_sums(Rows<const T> x, const Span& span, const A* shift, doubl
         const T* from = x.data + row * x.stride + c;
         sweep_in<P, T>(0, n, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
           const auto shifts = load_as<P>(shift + c + i, width);
-          const auto s_sum = load_sum(s + i, width), q_sum = load_sum(q + i, width);
+          const auto s_sum = load(s + i, width), q_sum = load(q + i, width);
           auto d_sum = decltype(s_sum + s_sum){}, dd_sum = d_sum;  // of these rows: a shorter chain
           for (int r = 0; r < at_once.rows; ++r) {
             fetch<kTraffic>(k, from + (r + kRowsAhead) * x.stride + i);
@@ -321,15 +303,15 @@ inline void column_sums(Rows<const T> x, const Span& span, const A* shift, doubl
             d_sum = d_sum + d;
             dd_sum = fused(d, d, dd_sum);
           }
-          store_sum(s + i, s_sum + d_sum, width);
-          store_sum(q + i, q_sum + dd_sum, width);
+          store(s + i, s_sum + d_sum, width);
+          store(q + i, q_sum + dd_sum, width);
         });
       },
       [&](int64_t c, int64_t n, const P* s, const P* q) NORMKIT_INLINE {
         sweep_in<P, T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-          add_to(sum + c + i, load_sum(s + i, width), width);
-          add_to(squares + c + i, load_sum(q + i, width), width);
-          if (sizeof(P) == sizeof(float)) raise_to(peak + c + i, load_sum(q + i, width), width);
+          add_to(sum + c + i, load(s + i, width), width);
+          add_to(squares + c + i, load(q + i, width), width);
+          if (sizeof(P) == sizeof(float)) raise_to(peak + c + i, load(q + i, width), width);
         });
       });
 }
@@ -354,20 +336,20 @@ void interleaved_gradient_sums(Rows<const T> grad_y, Rows<const T> x, Span span,
         const T *g = grad_y.data + row * grad_y.stride + c, *from = x.data + row * x.stride + c;
         sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
           const auto numbers = vectors(channels, c + i, width);
-          auto g_sum = load_sum(s + i, width), gx_sum = load_sum(sx + i, width);
+          auto g_sum = load(s + i, width), gx_sum = load(sx + i, width);
           for (int r = 0; r < at_once.rows; ++r) {
             const auto v = load(g + r * grad_y.stride + i, width);
             g_sum = g_sum + v;
             gx_sum = fused(v, x_hat(numbers, load(from + r * x.stride + i, width)), gx_sum);
           }
-          store_sum(s + i, g_sum, width);
-          store_sum(sx + i, gx_sum, width);
+          store(s + i, g_sum, width);
+          store(sx + i, gx_sum, width);
         });
       },
       [&](int64_t c, int64_t n, const A* s, const A* sx) NORMKIT_INLINE {
         sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-          add_to(grad + c + i, load_sum(s + i, width), width);
-          add_to(grad_x_hat + c + i, load_sum(sx + i, width), width);
+          add_to(grad + c + i, load(s + i, width), width);
+          add_to(grad_x_hat + c + i, load(sx + i, width), width);
         });
       });
 }

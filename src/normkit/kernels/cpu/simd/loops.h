@@ -149,8 +149,8 @@ NORMKIT_INLINE inline void extend(Vec<A>* chain, int k, Vec<A> v, W width) {
 #if defined(NORMKIT_PAIRS)
 template <class A>
 NORMKIT_INLINE inline void extend(Vec<A>* chain, int k, const Pair& v, Twice) {
-  chain[k] += v.even;
-  chain[k + 1] += v.odd;
+  chain[k] += v.low;
+  chain[k + 1] += v.high;
 }
 #endif
 

@@ -43,7 +43,7 @@ inline Wide<1 + kCentred> sum_row(const T* x, int64_t n, A shift) {
   Wide<1 + kCentred> sums;
   sums.clear();
   add_sums<P, T>(n, sums, [&](int64_t i, auto width) NORMKIT_INLINE {
-    const auto v = load_as<P>(x + i, width);
+    const auto v = load_unordered<P>(x + i, width);
     if constexpr (kCentred) {
       const auto d = v - shifts;
       return terms(d * d, d);
