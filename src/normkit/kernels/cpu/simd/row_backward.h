@@ -95,8 +95,6 @@ __attribute__((noinline)) bool needs_care(const RowBackward<T>& p, int64_t row) 
   return !zero && all_finite(grad_y, p.n) && all_finite(x, p.n);
 }
 
-constexpr int kTogether = 4;  // rows that share a sweep
-
 // What is wanted of a backward pass. The usual: all of it, asked once and not for every vector.
 template <bool kCentred>
 struct Everything {
@@ -184,9 +182,10 @@ inline void backward_group(const RowBackward<T>& p, Wanted wanted, int64_t row, 
   for (int64_t begin = 0; begin < p.n; begin += tile) {
     const int64_t end = p.n - begin < tile ? p.n : begin + tile;
     int64_t r = 0;
-    for (; together && r + kTogether <= count; r += kTogether)
-      backward_tile<kTogether, kCentred, kTraffic>(p, wanted, row + r, &s[r], begin, end, grad_gain,
-                                                   grad_bias, count);
+    constexpr int kRows = kTogether<kTraffic, T>;
+    for (; together && r + kRows <= count; r += kRows)
+      backward_tile<kRows, kCentred, kTraffic>(p, wanted, row + r, &s[r], begin, end, grad_gain,
+                                               grad_bias, count);
     for (; r < count; ++r)
       if (!careful[r])
         backward_tile<1, kCentred, kTraffic>(p, wanted, row + r, &s[r], begin, end, grad_gain,
@@ -200,7 +199,7 @@ inline void backward_group(const RowBackward<T>& p, Wanted wanted, int64_t row, 
 // cache, and past the cache, where the next ones are on their way meanwhile.
 template <Traffic kTraffic, class T>
 inline int64_t backward_rows(int64_t n) {
-  if (kTraffic == Traffic::streamed) return kTogether;
+  if (kTraffic == Traffic::streamed) return kGroupRows / 2;
   constexpr int64_t kInnermost = 24 << 10;
   const int64_t bytes = 2 * n * int64_t(sizeof(T));
   return kGroupRows * bytes > kInnermost && kGroupRows / 2 * bytes <= kInnermost ? kGroupRows / 2
