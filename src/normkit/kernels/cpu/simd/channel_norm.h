@@ -355,11 +355,12 @@ void interleaved_gradient_sums(Rows<const T> grad_y, Rows<const T> x, Span span,
 }
 
 // All rows, so many channels at a time that their numbers stay in the innermost cache.
-template <int R, class Body>
+template <class T, class Body>
 NORMKIT_INLINE inline void by_tiles(const Span& span, Body&& body) {
-  constexpr int64_t kTile = 512;
+  constexpr int64_t kTile = 1024;
+  constexpr int kRows = kWholeLines<T> ? 2 : 1;
   for (int64_t c = 0; c < span.channels; c += kTile)
-    by_rows<R>(0, span.rows, c, span.channels - c < kTile ? span.channels - c : kTile, body);
+    by_rows<kRows>(0, span.rows, c, span.channels - c < kTile ? span.channels - c : kTile, body);
 }
 
 // Only rows that all begin at a line can go past the cache.
@@ -371,18 +372,17 @@ inline Traffic for_rows(const Span& span, const T* to) {
 template <class T, class A = accumulate_t<T>>
 void interleaved_apply(Rows<const T> x, T* y, Span span, Apply<const A*> channels) {
   with_traffic(for_rows(span, y), [&](auto traffic) {
-    by_tiles<kTogether<traffic.value, T>>(
-        span, [&](auto at_once, int64_t row, int64_t c, int64_t n) NORMKIT_INLINE {
-          const T* from = x.data + row * x.stride + c;
-          T* to = y + row * span.channels + c;
-          sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-            const auto numbers = vectors(channels, c + i, width);
-            for (int r = 0; r < at_once.rows; ++r) {
-              const auto v = load(from + r * x.stride + i, width);
-              store_to<traffic.value>(to + r * span.channels + i, applied<T>(numbers, v), width);
-            }
-          });
-        });
+    by_tiles<T>(span, [&](auto at_once, int64_t row, int64_t c, int64_t n) NORMKIT_INLINE {
+      const T* from = x.data + row * x.stride + c;
+      T* to = y + row * span.channels + c;
+      sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+        const auto numbers = vectors(channels, c + i, width);
+        for (int r = 0; r < at_once.rows; ++r) {
+          const auto v = load(from + r * x.stride + i, width);
+          store_to<traffic.value>(to + r * span.channels + i, applied<T>(numbers, v), width);
+        }
+      });
+    });
   });
 }
 
@@ -390,8 +390,7 @@ template <class T, class A = accumulate_t<T>>
 void interleaved_gradient(Rows<const T> grad_y, Rows<const T> x, T* grad_x, Span span,
                           Gradient<const A*> channels) {
   with_traffic(for_rows(span, grad_x), [&](auto traffic) {
-    by_tiles<kTogether<traffic.value, T>>(span, [&](auto at_once, int64_t row, int64_t c,
-                                                    int64_t n) NORMKIT_INLINE {
+    by_tiles<T>(span, [&](auto at_once, int64_t row, int64_t c, int64_t n) NORMKIT_INLINE {
       const T* g = grad_y.data + row * grad_y.stride + c;
       const T* from = x.data + row * x.stride + c;
       T* to = grad_x + row * span.channels + c;

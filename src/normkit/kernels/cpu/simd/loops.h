@@ -66,12 +66,10 @@ inline int64_t before_line(const T* p) {
 }
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// How many rows share a sweep, so that what belongs to a column is loaded once for all of them.
-// Past the cache only where each writes a whole line at a time: halves of several lines by turns
-// are slow.
-template <Traffic kTraffic, class T>
-constexpr int kTogether =
-    kTraffic == Traffic::streamed && (1 + kPairs<T>)*sizeof(Stored<T>) < 64 ? 1 : 4;
+// Whether the widest step there is writes whole lines. Where it does not, rows had better not be
+// written by turns: halves of several lines are slow, past the cache above all.
+template <class T>
+constexpr bool kWholeLines = (1 + kPairs<T>)*sizeof(Stored<T>) >= 64;
 
 // sweep over what is written to `to`. Only whole lines go past the cache: those that two rows or
 // planes share do not.

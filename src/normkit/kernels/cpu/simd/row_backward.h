@@ -182,7 +182,7 @@ inline void backward_group(const RowBackward<T>& p, Wanted wanted, int64_t row, 
   for (int64_t begin = 0; begin < p.n; begin += tile) {
     const int64_t end = p.n - begin < tile ? p.n : begin + tile;
     int64_t r = 0;
-    constexpr int kRows = kTogether<kTraffic, T>;
+    constexpr int kRows = kTraffic == Traffic::cached || kWholeLines<T> ? 4 : 1;
     for (; together && r + kRows <= count; r += kRows)
       backward_tile<kRows, kCentred, kTraffic>(p, wanted, row + r, &s[r], begin, end, grad_gain,
                                                grad_bias, count);
