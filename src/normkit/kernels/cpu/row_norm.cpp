@@ -189,32 +189,38 @@ class ParameterGradient {
     if (wanted_ && !direct_) partials_ = std::make_unique_for_overwrite<A[]>(blocks * n);
   }
 
-  // Whether A held the sums.
-  bool held() const { return held_; }
   A* sums() const { return direct_ ? grad_.template mutable_data<A>() : partials_.get(); }
 
-  Tensor finish() {
-    if (direct_)
-      held_ = kernels<A>().all_finite(sums(), n_);
-    else if (wanted_)
-      with_type(grad_.scalar_type(), "a parameter", [&](auto element) { reduce(element); });
-    return std::move(grad_);
+  // Once all partial sums are there: gain's and bias's gradients, in one pass of all threads.
+  static std::pair<Tensor, Tensor> finish(ParameterGradient& gain, ParameterGradient& bias) {
+    const int64_t of_gain = gain.tiles(), cost = kTile * std::max<int64_t>(1, gain.blocks_);
+    parallel(of_gain + bias.tiles(), cost, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i)
+        i < of_gain ? gain.reduce(i * kTile) : bias.reduce((i - of_gain) * kTile);
+    });
+    return {std::move(gain.grad_), std::move(bias.grad_)};
   }
+  // Whether A held the sums. Of what is finished.
+  bool held() const { return held_; }
 
  private:
-  template <class W>
-  void reduce(W element) {
-    constexpr int64_t kTile = 512;
-    auto* out = grad_.template mutable_data<decltype(rounded(element, 0))>();
-    parallel((n_ + kTile - 1) / kTile, kTile * blocks_, [&](int64_t begin, int64_t end) {
-      double total[kTile];
-      for (int64_t i = begin * kTile; i < std::min(end * kTile, n_); i += kTile) {
-        const int64_t count = std::min(kTile, n_ - i);
-        kernels<A>().add_partials(partials_.get() + i, blocks_, n_, count, total);
-        for (int64_t j = 0; j < count; ++j) out[i + j] = rounded(element, total[j]);
-        if (!kernels<double>().all_finite(total, count)) held_ = false;
-      }
+  static constexpr int64_t kTile = 512;
+
+  int64_t tiles() const { return wanted_ ? (n_ + kTile - 1) / kTile : 0; }
+
+  void reduce(int64_t i) {
+    const int64_t count = std::min(kTile, n_ - i);
+    if (direct_) {
+      if (!kernels<A>().all_finite(sums() + i, count)) held_ = false;
+      return;
+    }
+    double total[kTile];
+    kernels<A>().add_partials(partials_.get() + i, blocks_, n_, count, total);
+    with_type(grad_.scalar_type(), "a parameter", [&](auto element) {
+      auto* out = grad_.template mutable_data<decltype(rounded(element, 0))>() + i;
+      for (int64_t j = 0; j < count; ++j) out[j] = rounded(element, total[j]);
     });
+    if (!kernels<double>().all_finite(total, count)) held_ = false;
   }
 
   bool wanted_, direct_;
@@ -299,7 +305,8 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(const Tensor& grad_y, const Tens
     const auto kernel = kernels<T>().row_backward;
     parallel(blocks, kTrainingCost * per_block * rows.n, p.traffic,
              [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
-    std::tuple result{std::move(grad_x), grad_gain.finish(), grad_bias.finish()};
+    auto [gain_grad, bias_grad] = ParameterGradient<A>::finish(grad_gain, grad_bias);
+    std::tuple result{std::move(grad_x), std::move(gain_grad), std::move(bias_grad)};
     if (!grad_gain.held() || !grad_bias.held())
       redo_sums(p, std::get<1>(result), std::get<2>(result));
     return result;

@@ -127,6 +127,13 @@ inline V larger(V a, V b) {
   return a > b ? a : b;
 }
 
+// Adds the lanes of v to as many doubles.
+NORMKIT_INLINE inline void add_wide(Vec<double>* sum, Vec<float> v) {
+  sum[0] += half<0>(v);
+  sum[1] += half<1>(v);
+}
+NORMKIT_INLINE inline void add_wide(Vec<double>* sum, Vec<double> v) { sum[0] += v; }
+
 // Sums in the making: S of them, each as two vectors of doubles. To be cleared before use: an array
 // of them is longer than what is used of it.
 template <int S>

@@ -236,12 +236,24 @@ void row_backward(const RowBackward<T>& p, int64_t begin, int64_t end) {
 }
 
 // total[i] = the sum of `count` partials at i, each `stride` after the last, in their order.
+// Several lines of each at a time: partials a power of two apart push one another out of the
+// innermost cache.
 template <class A>
 void add_partials(const A* partials, int64_t count, int64_t stride, int64_t n, double* total) {
-  sweep<double>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+  constexpr int kVectors = 8;
+  constexpr int L = kLanes<double>;
+  int64_t i = 0;
+  for (; i + kVectors * L <= n; i += kVectors * L) {
+    Vec<double> sum[kVectors] = {};
+    for (int64_t b = 0; b < count; ++b)
+      for (int v = 0; v < kVectors; v += kLanes<A> / L)
+        add_wide(&sum[v], load(partials + b * stride + i + v * L));
+    for (int v = 0; v < kVectors; ++v) store(total + i + v * L, sum[v]);
+  }
+  sweep<double>(i, n, [&](int, int64_t at, auto width) NORMKIT_INLINE {
     Vec<double> sum{};
-    for (int64_t b = 0; b < count; ++b) sum += load_as<double>(partials + b * stride + i, width);
-    store(total + i, sum, width);
+    for (int64_t b = 0; b < count; ++b) sum += load_as<double>(partials + b * stride + at, width);
+    store(total + at, sum, width);
   });
 }
 
