@@ -1,9 +1,10 @@
 // The kernels of one instruction set, gathered into its tables.
 #pragma once
 
-#include "channel_norm.h"
 #include "channel_numbers.h"
 #include "floor.h"
+#include "interleaved_norm.h"
+#include "planar_norm.h"
 #include "row_backward.h"
 #include "row_forward.h"
 

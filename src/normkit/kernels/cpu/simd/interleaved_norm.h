@@ -1,0 +1,197 @@
+// Channel norms of interleaved data: adjacent channels ("channels last").
+#pragma once
+
+#include "channel_norm.h"
+
+namespace normkit::NORMKIT_ISA {
+
+constexpr int64_t kRowsAhead = 8;  // how far ahead the next rows are fetched
+
+// Rows handled at once, so that a channel's numbers are loaded once for all of them.
+template <int R>
+struct AtOnce {
+  static constexpr int rows = R;
+};
+
+// body(at_once, row, c, n) for the rows [first, last), R at a time, and n channels from c on.
+template <int R, class Body>
+NORMKIT_INLINE inline void by_rows(int64_t first, int64_t last, int64_t c, int64_t n, Body&& body) {
+  int64_t row = first;
+  for (; row + R <= last; row += R) body(AtOnce<R>{}, row, c, n);
+  for (; row < last; ++row) body(AtOnce<1>{}, row, c, n);
+}
+
+// to[i] = f(to[i], v[i]) in double.
+template <class W, class F>
+NORMKIT_INLINE inline void update(double* to, Vec<double> v, W width, const F& f) {
+  store(to, f(load(to, width), v), width);
+}
+template <class F>
+NORMKIT_INLINE inline void update(double* to, Vec<float> v, Full, const F& f) {
+  update(to, half<0>(v), Full{}, f);
+  update(to + kLanes<double>, half<1>(v), Full{}, f);
+}
+template <class F>
+NORMKIT_INLINE inline void update(double* to, Vec<float> v, Part part, const F& f) {
+  constexpr int L = kLanes<double>;
+  update(to, half<0>(v), Part{part.n < L ? part.n : L}, f);
+  if (part.n > L) update(to + L, half<1>(v), Part{part.n - L}, f);
+}
+#if defined(NORMKIT_PAIRS)
+template <class F>
+NORMKIT_INLINE inline void update(double* to, const Pair& v, Twice, const F& f) {
+  update(to, v.low, Full{}, f);
+  update(to + kLanes<float>, v.high, Full{}, f);
+}
+#endif
+template <class V, class W>
+NORMKIT_INLINE inline void add_to(double* total, const V& v, W width) {
+  update(total, v, width, [](Vec<double> a, Vec<double> b) { return a + b; });
+}
+template <class V, class W>
+NORMKIT_INLINE inline void raise_to(double* peak, const V& v, W width) {
+  update(peak, v, width, [](Vec<double> a, Vec<double> b) { return larger(a, b); });
+}
+
+// Two sums for every channel: in P over a pass of a few rows, which stay in the innermost cache,
+// then in double. add(at_once, row, c, n, first, second) adds rows to the sums of n channels from c
+// on; keep(c, n, first, second) takes them.
+template <class P, int R, class Add, class Keep>
+NORMKIT_INLINE inline void sum_rows(const Span& span, Add&& add, Keep&& keep) {
+  constexpr int64_t kRowsPerPass = 16, kTile = 1024;
+  alignas(64) P first[kTile], second[kTile];
+  for (int64_t row = 0; row < span.rows; row += kRowsPerPass) {
+    const int64_t last = row + kRowsPerPass < span.rows ? row + kRowsPerPass : span.rows;
+    for (int64_t c = 0; c < span.channels; c += kTile) {
+      const int64_t n = span.channels - c < kTile ? span.channels - c : kTile;
+      memset(first, 0, n * sizeof(P));
+      memset(second, 0, n * sizeof(P));
+      by_rows<R>(row, last, c, n,
+                 [&](auto at_once, int64_t r, int64_t from, int64_t count)
+                     NORMKIT_INLINE { add(at_once, r, from, count, first, second); });
+      keep(c, n, first, second);
+    }
+  }
+}
+
+template <Traffic kTraffic, class P, class T, class A>
+inline void column_sums(Rows<const T> x, const Span& span, const A* shift, double* sum,
+                        double* squares, double* peak) {
+  sum_rows<P, 4>(
+      span,
+      [&](auto at_once, int64_t row, int64_t c, int64_t n, P* s, P* q) NORMKIT_INLINE {
+        const T* from = x.data + row * x.stride + c;
+        sweep_in<P, T>(0, n, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
+          const auto shifts = load_as<P>(shift + c + i, width);
+          const auto s_sum = load(s + i, width), q_sum = load(q + i, width);
+          auto d_sum = decltype(s_sum + s_sum){}, dd_sum = d_sum;  // of these rows: a shorter chain
+          for (int r = 0; r < at_once.rows; ++r) {
+            fetch<kTraffic>(k, from + (r + kRowsAhead) * x.stride + i);
+            const auto d = load_as<P>(from + r * x.stride + i, width) - shifts;
+            d_sum = d_sum + d;
+            dd_sum = fused(d, d, dd_sum);
+          }
+          store(s + i, s_sum + d_sum, width);
+          store(q + i, q_sum + dd_sum, width);
+        });
+      },
+      [&](int64_t c, int64_t n, const P* s, const P* q) NORMKIT_INLINE {
+        sweep_in<P, T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+          add_to(sum + c + i, load(s + i, width), width);
+          add_to(squares + c + i, load(q + i, width), width);
+          if (sizeof(P) == sizeof(float)) raise_to(peak + c + i, load(q + i, width), width);
+        });
+      });
+}
+
+template <class T, class A = accumulate_t<T>>
+void interleaved_sums(Rows<const T> x, Span span, const A* shift, bool exact, double* sum,
+                      double* squares, double* peak) {
+  for (int64_t c = 0; c < span.channels; ++c) sum[c] = squares[c] = peak[c] = 0;
+  with_traffic(span.traffic, [&](auto traffic) {
+    exact ? column_sums<traffic.value, double>(x, span, shift, sum, squares, peak)
+          : column_sums<traffic.value, A>(x, span, shift, sum, squares, peak);
+  });
+}
+
+template <class T, class A = accumulate_t<T>>
+void interleaved_gradient_sums(Rows<const T> grad_y, Rows<const T> x, Span span,
+                               Hat<const A*> channels, double* grad, double* grad_x_hat) {
+  for (int64_t c = 0; c < span.channels; ++c) grad[c] = grad_x_hat[c] = 0;
+  sum_rows<A, 2>(
+      span,
+      [&](auto at_once, int64_t row, int64_t c, int64_t n, A* s, A* sx) NORMKIT_INLINE {
+        const T *g = grad_y.data + row * grad_y.stride + c, *from = x.data + row * x.stride + c;
+        sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+          const auto numbers = vectors(channels, c + i, width);
+          auto g_sum = load(s + i, width), gx_sum = load(sx + i, width);
+          for (int r = 0; r < at_once.rows; ++r) {
+            const auto v = load(g + r * grad_y.stride + i, width);
+            g_sum = g_sum + v;
+            gx_sum = fused(v, x_hat(numbers, load(from + r * x.stride + i, width)), gx_sum);
+          }
+          store(s + i, g_sum, width);
+          store(sx + i, gx_sum, width);
+        });
+      },
+      [&](int64_t c, int64_t n, const A* s, const A* sx) NORMKIT_INLINE {
+        sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+          add_to(grad + c + i, load(s + i, width), width);
+          add_to(grad_x_hat + c + i, load(sx + i, width), width);
+        });
+      });
+}
+
+// All rows, so many channels at a time that their numbers stay in the innermost cache.
+template <class T, class Body>
+NORMKIT_INLINE inline void by_tiles(const Span& span, Body&& body) {
+  constexpr int64_t kTile = 1024;
+  constexpr int kRows = kWholeLines<T> ? 2 : 1;
+  for (int64_t c = 0; c < span.channels; c += kTile)
+    by_rows<kRows>(0, span.rows, c, span.channels - c < kTile ? span.channels - c : kTile, body);
+}
+
+// Only rows that all begin at a line can go past the cache.
+template <class T>
+inline Traffic for_rows(const Span& span, const T* to) {
+  return by_lines(to, span.channels) ? span.traffic : Traffic::cached;
+}
+
+template <class T, class A = accumulate_t<T>>
+void interleaved_apply(Rows<const T> x, T* y, Span span, Apply<const A*> channels) {
+  with_traffic(for_rows(span, y), [&](auto traffic) {
+    by_tiles<T>(span, [&](auto at_once, int64_t row, int64_t c, int64_t n) NORMKIT_INLINE {
+      const T* from = x.data + row * x.stride + c;
+      T* to = y + row * span.channels + c;
+      sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+        const auto numbers = vectors(channels, c + i, width);
+        for (int r = 0; r < at_once.rows; ++r) {
+          const auto v = load(from + r * x.stride + i, width);
+          store_to<traffic.value>(to + r * span.channels + i, applied<T>(numbers, v), width);
+        }
+      });
+    });
+  });
+}
+
+template <class T, class A = accumulate_t<T>>
+void interleaved_gradient(Rows<const T> grad_y, Rows<const T> x, T* grad_x, Span span,
+                          Gradient<const A*> channels) {
+  with_traffic(for_rows(span, grad_x), [&](auto traffic) {
+    by_tiles<T>(span, [&](auto at_once, int64_t row, int64_t c, int64_t n) NORMKIT_INLINE {
+      const T* g = grad_y.data + row * grad_y.stride + c;
+      const T* from = x.data + row * x.stride + c;
+      T* to = grad_x + row * span.channels + c;
+      sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+        const auto numbers = vectors(channels, c + i, width);
+        for (int r = 0; r < at_once.rows; ++r) {
+          const auto v = load(from + r * x.stride + i, width);
+          const auto grad = load(g + r * grad_y.stride + i, width);
+          store_to<traffic.value>(to + r * span.channels + i, gradient(numbers, grad, v), width);
+        }
+      });
+    });
+  });
+}
+
+}  // namespace normkit::NORMKIT_ISA
