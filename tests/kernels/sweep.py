@@ -128,8 +128,11 @@ def cases(dtype):
                     yield BatchNorm(running_statistics(o.x)), laid_out
     for width in () if "--triton" in sys.argv else (15, 17, 49, 64, 333):  # groups of planes, as one run
         o = channel_operands("normal", (3, 70, width), dtype)
-        yield BatchNorm(), o
-        yield BatchNorm(running_statistics(o.x)), o
+        apart = torch.stack((o.grad_output, o.x), dim=2)[:, :, 0]  # its planes do not adjoin
+        part = torch.cat((o.x, o.x), dim=1)[:, 35:105]
+        for arranged in (o, o._replace(grad_output=apart), o._replace(x=part)):
+            yield BatchNorm(), arranged
+            yield BatchNorm(running_statistics(o.x)), arranged
     for norm in share_of(list(every_norm(19, dtype))):
         shape = (70, 19, 3) if isinstance(norm, BatchNorm) else (70, 19)
         for affine in AFFINE:

@@ -83,7 +83,7 @@ def test_what_comes_next_is_fetched():
     code = subprocess.run(
         ["objdump", "--disassemble", cpu._core.__file__], capture_output=True, text=True, check=True
     ).stdout
-    assert len(re.findall(r"\tprefetch", code)) > 2000
+    assert len(re.findall(r"\tprefetch", code)) > 3000
 
 
 def test_one_binary_for_every_python():

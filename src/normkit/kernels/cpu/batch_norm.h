@@ -26,7 +26,7 @@ struct Part {
   int64_t n, c, s;
   Box box;
 
-  // The same, where as many channels further on the next part is to follow.
+  // The same, where the part as many channels further on comes next.
   Part before(int64_t n_channels) const {
     Part p = *this;
     p.box.ahead = n_channels;
@@ -99,8 +99,7 @@ void by_channels(const Chunks& chunks, const Start& start, const First& first, c
                       for (int64_t c = begin * size; c < std::min(end * size, C); c += size) {
                         const int64_t n = std::min(size, C - c);
                         for (int64_t k = c; k < c + n; ++k) start(k);
-                        for (int64_t i = 0; i < chunks.count; ++i)
-                          first(i, chunks.at(i, c, n).before(n));
+                        for (int64_t i = 0; i < chunks.count; ++i) first(i, chunks.at(i, c, n));
                         join(c, c + n);
                         second(chunks.samples(0, chunks.batch, c, n).before(n));
                       }

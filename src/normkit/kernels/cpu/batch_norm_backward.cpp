@@ -88,7 +88,8 @@ template <class T, class A = accumulate_t<T>>
 void backward_planar(const Layout& g, const Layout& in, T* grad_x, Backward<T>& to) {
   const auto& k = kernels<T>();
   const int64_t group = group_of(in, 2);
-  const Chunks chunks(in, group, traffic(3 * in.bytes(), in.run(group)), kTrainingCost);
+  const int64_t run = std::min(in.run(group), g.run(group));
+  const Chunks chunks(in, group, traffic(3 * in.bytes(), run), kTrainingCost);
   const int64_t C = in.channels;
   std::vector<GradientSums> partial(C * chunks.count);
   by_channels(

@@ -3,8 +3,11 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
+#include <optional>
 #include <string>
 
 namespace normkit {
@@ -54,14 +57,22 @@ Cache read_last_cache() {
   return {kilobytes * 1024, count_cpus(read_line(folder + "shared_cpu_list"))};
 }
 
+// What NORMKIT_CACHE_BYTES sets; anything but a number sets nothing.
+std::optional<int64_t> read_given() {
+  const char* text = std::getenv("NORMKIT_CACHE_BYTES");
+  int64_t bytes = 0;
+  if (!text || std::from_chars(text, text + std::strlen(text), bytes).ec != std::errc()) return {};
+  return bytes;
+}
+
 }  // namespace
 
 Traffic traffic(int64_t bytes, int64_t run) {
   static const Cache last = read_last_cache();
-  static const char* given = std::getenv("NORMKIT_CACHE_BYTES");
+  static const std::optional<int64_t> given = read_given();
   const bool whole_lines = run % 64 == 0;
   if (!whole_lines && run < kLongRun) return Traffic::cached;
-  if (given) return bytes > std::atoll(given) ? Traffic::streamed : Traffic::cached;
+  if (given) return bytes > *given ? Traffic::streamed : Traffic::cached;
   const int64_t threads = torch::stable::get_num_threads();
   if (last.bytes > kSocket) return bytes > threads * kShare ? Traffic::streamed : Traffic::cached;
   // The threads may have several last caches between them. Half is left to other users. Lines that

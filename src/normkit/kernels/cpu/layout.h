@@ -42,10 +42,13 @@ struct Layout {
 
   int64_t rows() const { return batch * positions; }
   int64_t bytes() const { return tensor->numel() * tensor->element_size(); }
-  // What is written without a gap, in bytes: a row, or as many planes as are handled together.
+  // What is written without a gap, in bytes: a row, or as many planes as are handled together,
+  // where they adjoin and none is shorter than a line (planar_norm.h).
   int64_t run(int64_t planes) const {
-    const int64_t adjoining = stride_c == positions ? std::max<int64_t>(1, planes) : 1;
-    return (interleaved ? channels : positions * adjoining) * tensor->element_size();
+    const int64_t size = tensor->element_size();
+    if (interleaved) return channels * size;
+    const bool as_one = planes > 1 && stride_c == positions && positions * size >= 64;
+    return positions * size * (as_one ? planes : 1);
   }
 
   // An uninitialised dense tensor of x's shape and dtype: channels-last where x is, else

@@ -184,6 +184,7 @@ class ParameterGradient {
         blocks_(blocks),
         n_(n),
         grad_(wanted_ ? empty(parameter->sizes(), parameter->scalar_type()) : none(otherwise)) {
+    with_type(grad_.scalar_type(), "a parameter", [](auto) {});  // an error had better be seen here
     direct_ = wanted_ && blocks == 1 && grad_.scalar_type() == scalar_type_of<A>();
     // Every partial is cleared by the thread that fills it.
     if (wanted_ && !direct_) partials_ = std::make_unique_for_overwrite<A[]>(blocks * n);

@@ -5,13 +5,6 @@
 
 namespace normkit::NORMKIT_ISA {
 
-// f(n, c, planes) for every run of so many planes, in the order they lie in memory.
-template <class F>
-NORMKIT_INLINE inline void by_runs(const Box& box, int64_t planes, F&& f) {
-  for (int64_t n = 0; n < box.batch; ++n)
-    for (int64_t c = 0; c < box.channels; c += planes) f(n, c, planes);
-}
-
 // Two sums for every channel, plane by plane as they lie in memory; add(n, c, wide) adds a plane,
 // keep(c, sums) takes the result.
 template <class Add, class Keep>
@@ -21,8 +14,8 @@ NORMKIT_INLINE inline void sum_planes(const Box& box, Add&& add, Keep&& keep) {
     const int64_t rest = box.channels - first, count = rest < kTogether ? rest : kTogether;
     Wide<2> wide[kTogether];
     for (int64_t c = 0; c < count; ++c) wide[c].clear();
-    by_runs({box.batch, count, box.length, box.traffic}, 1,
-            [&](int64_t n, int64_t c, int64_t) NORMKIT_INLINE { add(n, first + c, wide[c]); });
+    for (int64_t n = 0; n < box.batch; ++n)
+      for (int64_t c = 0; c < count; ++c) add(n, first + c, wide[c]);
     for (int64_t c = 0; c < count; ++c) keep(first + c, wide[c]);
   }
 }
@@ -65,9 +58,9 @@ void planar_gradient_sums(Planes<const T> grad_y, Planes<const T> x, Box box,
 }
 
 // Planes of a sample that lie one after the other, as many as are handled as one run: whole lines
-// are written then, and no vector but the first and last are parts. Planes shorter than a line are
-// handled one by one: the first line then begins in the first plane, and no vector belongs to more
-// than two.
+// are written then, and only the first and the last are written in parts. Planes shorter than a
+// line are handled one by one: the first line then begins in the first plane, and no vector belongs
+// to more than two.
 template <class T>
 inline int64_t planes_together(const Box& box, bool adjoin) {
   return adjoin && box.length * int64_t(sizeof(T)) >= 64 ? box.channels : 1;
@@ -107,6 +100,13 @@ NORMKIT_INLINE inline void sweep_planes(const T* to, int64_t length, int64_t pla
       i += L;
     }
   }
+}
+
+// f(n, c, planes) for every run of so many planes, in the order they lie in memory.
+template <class F>
+NORMKIT_INLINE inline void by_runs(const Box& box, int64_t planes, F&& f) {
+  for (int64_t n = 0; n < box.batch; ++n)
+    for (int64_t c = 0; c < box.channels; c += planes) f(n, c, planes);
 }
 
 template <class T, class A = accumulate_t<T>>

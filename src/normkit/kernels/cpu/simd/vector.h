@@ -327,15 +327,19 @@ inline Vec<double> half(Vec<float> v) {
 #endif
 }
 
-// As many elements as a vector of P holds, as P.
+// As many elements as a vector of P holds, as P. No byte more is read: where only half of a vector
+// is used GCC 12 makes a whole load of one that masks a constant number of lanes.
 template <class P, class T, class W>
 inline Vec<P> load_as(const T* p, W width) {
-  if constexpr (sizeof(P) == sizeof(accumulate_t<T>))
+  if constexpr (sizeof(P) == sizeof(accumulate_t<T>)) {
     return load(p, width);
-  else if constexpr (W::part)
+  } else if constexpr (W::part) {
     return half<0>(load(p, width));
-  else
-    return half<0>(load(p, Part{kLanes<P>}));
+  } else {
+    Stored<T> first{};
+    memcpy(&first, p, kLanes<P> * sizeof(T));
+    return half<0>(decode(T{}, first));
+  }
 }
 
 // Past the cache: the line is not read before it is written, and pushes nothing out. p must be
