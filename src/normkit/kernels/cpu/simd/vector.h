@@ -327,8 +327,29 @@ inline Vec<double> half(Vec<float> v) {
 #endif
 }
 
-// As many elements as a vector of P holds, as P. No byte more is read: where only half of a vector
-// is used GCC 12 makes a whole load of one that masks a constant number of lanes.
+// The first half of a vector; the other lanes are zeros, and nothing of them is read: where they
+// are not used GCC 12 makes a whole load of one that masks a constant number of lanes.
+template <class V>
+inline V read_half(const void* p) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 64) return (V)_mm512_zextsi256_si512(_mm256_loadu_si256((__m256i*)p));
+#endif
+#if defined(__AVX2__)
+  if constexpr (sizeof(V) == 32) return (V)_mm256_zextsi128_si256(_mm_loadu_si128((__m128i*)p));
+#endif
+#if defined(__SSE2__)
+  if constexpr (sizeof(V) == 16) return (V)_mm_loadl_epi64((__m128i*)p);
+#endif
+  if constexpr (sizeof(V) == 8) {
+    const uint64_t bits = read<uint32_t>(p);
+    return read<V>(&bits);
+  }
+  V v{};
+  memcpy(&v, p, sizeof v / 2);
+  return v;
+}
+
+// As many elements as a vector of P holds, as P.
 template <class P, class T, class W>
 inline Vec<P> load_as(const T* p, W width) {
   if constexpr (sizeof(P) == sizeof(accumulate_t<T>)) {
@@ -336,9 +357,7 @@ inline Vec<P> load_as(const T* p, W width) {
   } else if constexpr (W::part) {
     return half<0>(load(p, width));
   } else {
-    Stored<T> first{};
-    memcpy(&first, p, kLanes<P> * sizeof(T));
-    return half<0>(decode(T{}, first));
+    return half<0>(decode(T{}, read_half<Stored<T>>(p)));
   }
 }
 
