@@ -298,7 +298,8 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(const Tensor& grad_y, const Tens
     p.grad_gain = grad_gain.sums();
     p.grad_bias = grad_bias.sums();
     const int64_t row = rows.n * int64_t(sizeof(T));
-    p.traffic = traffic(3 * rows.count * row, row);
+    // Whoever comes next reads grad_x.
+    p.traffic = traffic(4 * rows.count * row, row);
     p.eps = epsilon(eps, type);
     p.centred = centred;
     p.outside = outside;
