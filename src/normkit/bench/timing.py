@@ -26,7 +26,7 @@ FEWEST = 5  # samples, whatever they cost
 class Timing:
     """Seconds of one call over its samples: median, 10th and 90th percentile.
 
-    faults: pages new to the process per call: what tells warm outputs from fresh ones.
+    faults: pages new to the process per call, the median: what tells warm outputs from fresh ones.
     """
 
     median: float
@@ -49,7 +49,7 @@ class Samples:
         clock = clock or by_wall
         self.call, self.clock = call, clock
         self.seconds: list[float] = []
-        self.faults = 0
+        self.faults: list[int] = []
         self.inner = getattr(call, "calls", 1)  # calls of the same kind in one, as of a recorded graph
         call()  # the first one pays for memory
         once = clock(call, 1)
@@ -69,12 +69,13 @@ class Samples:
         self.clock(self.call, self.repeats)
         before = page_faults()
         self.seconds.append(self.clock(self.call, self.repeats) / self.inner)
-        self.faults += page_faults() - before
+        self.faults.append(page_faults() - before)
 
     def timing(self) -> Timing:
         """Summarise the samples."""
         median, p10, p90 = (rounded(float(q)) for q in np.percentile(self.seconds, [50, 10, 90]))
-        faults = self.faults / (self.repeats * self.inner * len(self.seconds))
+        # A sample in which the heap grew is as rare as one that took long.
+        faults = float(np.median(self.faults)) / (self.repeats * self.inner)
         return Timing(median, p10, p90, samples=len(self.seconds), faults=rounded(faults))
 
 
