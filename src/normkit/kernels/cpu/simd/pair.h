@@ -2,7 +2,7 @@
 // both, and half as many steps in a loop.
 #pragma once
 
-#include "vector.h"
+#include "memory.h"
 
 namespace normkit::NORMKIT_ISA {
 
