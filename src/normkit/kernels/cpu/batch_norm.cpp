@@ -142,7 +142,7 @@ template <class T, class A = accumulate_t<T>>
 void train_planar(const Layout& in, T* out, Channels<T>& channels) {
   const auto& k = kernels<T>();
   const int64_t group = group_of(in, 1);
-  const Chunks chunks(in, group, traffic(4 * in.bytes(), in.run(group)), kTrainingCost);
+  const Chunks chunks(in, group, traffic(4 * in.bytes(), in.run(group)), kTwoPasses);
   const int64_t C = in.channels;
   std::vector<Sums> partial(C * chunks.count);
   Totals<T> totals(in, channels);
@@ -216,7 +216,7 @@ class InterleavedSums {
 template <class T, class A = accumulate_t<T>>
 void train_interleaved(const Layout& in, T* out, Channels<T>& channels) {
   const int64_t C = in.channels;
-  const Blocks blocks(in, traffic(4 * in.bytes(), in.run(1)), kTrainingCost);
+  const Blocks blocks(in, traffic(4 * in.bytes(), in.run(1)), kTwoPasses);
   InterleavedSums sums(blocks);
   Totals<T> totals(in, channels);
   set_rough_means<T>(in, totals.exact ? 1 : kSampledRows, channels.shift());
@@ -301,7 +301,7 @@ Tensor apply_fixed(const Tensor& x, const Tensor& running_mean, const Tensor& ru
     if (x.numel() == 0) return;
     T* out = y.template mutable_data<T>();
     const Traffic way = traffic((statistics ? 4 : 2) * in.bytes(), in.run(C));
-    const int64_t cost = statistics ? kTrainingCost : 1;
+    const int64_t cost = statistics ? kTwoPasses : 1;
     if (in.interleaved)
       apply_interleaved<T>(in, out, channels, Blocks(in, way, cost));
     else

@@ -89,7 +89,7 @@ void backward_planar(const Layout& g, const Layout& in, T* grad_x, Backward<T>& 
   const auto& k = kernels<T>();
   const int64_t group = group_of(in, 2);
   const int64_t run = std::min(in.run(group), g.run(group));
-  const Chunks chunks(in, group, traffic(3 * in.bytes(), run), kTrainingCost);
+  const Chunks chunks(in, group, traffic(3 * in.bytes(), run), kTwoPasses);
   const int64_t C = in.channels;
   std::vector<GradientSums> partial(C * chunks.count);
   by_channels(
@@ -122,7 +122,7 @@ template <class T, class A = accumulate_t<T>>
 void backward_interleaved(const Layout& g, const Layout& in, T* grad_x, Backward<T>& to) {
   const auto& k = kernels<T>();
   const int64_t C = in.channels;
-  const Blocks blocks(in, traffic(3 * in.bytes(), in.run(1)), kTrainingCost);
+  const Blocks blocks(in, traffic(3 * in.bytes(), in.run(1)), kTwoPasses);
   PerChannel<double, 2> partial(blocks.count * C);
   blocks.forwards([&](int64_t b, int64_t first, const Span& span) {
     if (to.summed())

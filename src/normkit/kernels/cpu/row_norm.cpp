@@ -59,6 +59,7 @@ void check_parameter(const Tensor* p, const char* name, const Tensor& x, int64_t
   STD_TORCH_CHECK(
       p->is_cpu() && std::equal(own.begin(), own.end(), all.end() - trailing, all.end()),
       "normkit: ", name, " must have the shape of the input's normalized dimensions");
+  with_type(p->scalar_type(), name, [](auto) {});
 }
 
 void check_trailing(const Tensor& x, int64_t trailing) {
@@ -126,14 +127,9 @@ Tensor forward(const Tensor& x, const Tensor* weight, const Tensor* bias, int64_
       p.save = views<A>(**statistics, rows.count, v);
     }
     if (rows.n == 0) return;
-    const Vector<A> gain(weight, "weight", rows.n, v.gain_offset), shift(bias, "bias", rows.n);
     p.x = rows.tensor->template data<T>();
     p.x_stride = rows.stride;
     p.y = y.template mutable_data<T>();
-    std::vector<A> ones;  // a bias without a gain is too rare for a kernel of its own
-    if (bias && !weight) ones.assign(rows.n, A(1));
-    p.gain = ones.empty() ? gain.get() : ones.data();
-    p.bias = shift.get();
     p.n = rows.n;
     p.inverse_n = 1.0 / double(rows.n);
     p.eps = eps;
@@ -144,8 +140,18 @@ Tensor forward(const Tensor& x, const Tensor* weight, const Tensor* bias, int64_
     p.traffic = traffic((statistics ? 4 : 2) * rows.count * row, row);
     p.careful = &careful::forward<T>;
     const auto kernel = kernels<T>().row_forward;
-    parallel(rows.count, (statistics ? kTrainingCost : 1) * rows.n, p.traffic,
-             [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
+    // Every thread widens gain and bias for itself: what another core has just written comes
+    // slowly.
+    parallel(rows.count, kTwoPasses * rows.n, p.traffic, [&](int64_t begin, int64_t end) {
+      const Vector<A> gain(weight, "weight", rows.n, v.gain_offset);
+      const Vector<A> shift(bias, "bias", rows.n);
+      std::vector<A> ones;  // a bias without a gain is too rare for a kernel of its own
+      if (bias && !weight) ones.assign(rows.n, A(1));
+      RowForward<T> own = p;
+      own.gain = ones.empty() ? gain.get() : ones.data();
+      own.bias = shift.get();
+      kernel(own, begin, end);
+    });
   });
   return y;
 }
@@ -281,7 +287,6 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(const Tensor& grad_y, const Tens
     Tensor grad_x = input_grad ? empty(x.sizes(), type) : none(type);
     ParameterGradient<A> grad_gain(weight, weight_grad, blocks, rows.n, type);
     ParameterGradient<A> grad_bias(bias, bias_grad, blocks, rows.n, type);
-    const Vector<A> gain(weight, "weight", rows.n, gain_offset);
     std::optional<Tensor> dense;
     if (!statistics.is_contiguous()) dense = contiguous(statistics);
     RowBackward<T> p{};
@@ -289,7 +294,6 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(const Tensor& grad_y, const Tens
     p.grad_y_stride = grad_rows.stride;
     p.x = rows.tensor->template data<T>();
     p.x_stride = rows.stride;
-    p.gain = gain.get();
     p.saved = views<A>(dense ? *dense : statistics, rows.count, v);
     p.grad_x = input_grad ? grad_x.template mutable_data<T>() : nullptr;
     p.rows = rows.count;
@@ -305,8 +309,12 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(const Tensor& grad_y, const Tens
     p.outside = outside;
     p.careful = &careful::backward<T>;
     const auto kernel = kernels<T>().row_backward;
-    parallel(blocks, kTrainingCost * per_block * rows.n, p.traffic,
-             [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
+    parallel(blocks, kTwoPasses * per_block * rows.n, p.traffic, [&](int64_t begin, int64_t end) {
+      const Vector<A> gain(weight, "weight", rows.n, gain_offset);
+      RowBackward<T> own = p;
+      own.gain = gain.get();
+      kernel(own, begin, end);
+    });
     auto [gain_grad, bias_grad] = ParameterGradient<A>::finish(grad_gain, grad_bias);
     std::tuple result{std::move(grad_x), std::move(gain_grad), std::move(bias_grad)};
     if (!grad_gain.held() || !grad_bias.held())

@@ -18,9 +18,9 @@ namespace normkit {
 
 // Elements up to which starting a thread, some 4 us, costs more than it brings.
 constexpr int64_t kGrain = 65536;
-// What an element counts in training, where a backward pass reads two tensors twice. The forward
-// pass is cut up as that is: else a core finds its rows in another's cache.
-constexpr int64_t kTrainingCost = 2;
+// What an element counts that is read twice, and in a forward pass whose backward pass reads twice:
+// both are cut up alike, else a core finds its rows in another's cache.
+constexpr int64_t kTwoPasses = 2;
 
 // f(begin, end) over [0, count) items of `cost` elements each, on PyTorch's threads.
 template <class F>
