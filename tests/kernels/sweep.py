@@ -216,6 +216,42 @@ def empty_batches():
                 yield f"{function.__name__} of {shape}: {y.shape}, {found}"
 
 
+def nans_of_every_kind():
+    """Results that a NaN missed, or hit that it should not: one of all ones overflows if it is rounded."""
+    n = 70
+    bits = torch.tensor([-1, 0x7FFFFFFF, -0x7FFFFF, 0x7F800001, 0x7FFF8000, -0x8000], dtype=torch.int32)
+    bad = torch.arange(n) % 7 == 4
+    for dtype, weight_dtype in itertools.product(
+        (torch.bfloat16, torch.float16), (torch.float32, torch.float64)
+    ):
+        good = torch.rand(n, dtype=weight_dtype)
+        strange = torch.where(bad, bits.view(torch.float32).repeat(n)[:n].to(weight_dtype), good)
+        for place, shape in itertools.product(("weight", "bias", "mean", "var"), ((5, n), (5, n, 9))):
+            weight, bias, mean, var = (
+                strange if place == p else good for p in ("weight", "bias", "mean", "var")
+            )
+            o = Operands(torch.randn(shape).to(dtype), weight, bias, torch.randn(shape).to(dtype))
+            yield from astray(BatchNorm((mean, var)), o, bad, bad & (place in ("weight", "var")))
+            if place in ("weight", "bias") and shape == (5, n):  # a row's gradient is made of all its weights
+                yield from astray(RowNorm("layer_norm"), o, bad, torch.tensor(place == "weight"))
+    of_halves = torch.tensor([-1, 0x7FFF, 0x7F81, -0x7F], dtype=torch.int16).view(torch.bfloat16)
+    x = torch.randn(4, 300).bfloat16()
+    x[:, 17] = of_halves
+    for name in ("layer_norm", "rms_norm"):
+        yield from astray(
+            RowNorm(name), Operands(x, None, None, torch.randn(4, 300).bfloat16()), *2 * [torch.tensor(True)]
+        )
+
+
+def astray(norm, o, output, grad_input):
+    """Where results are NaN and should not be, or the other way round, by channel."""
+    found = run(there(norm), o)
+    for name, t, expected in (("output", found.output, output), ("grad_input", found.grad_input, grad_input)):
+        where = t.isnan().movedim(1, -1)
+        if not torch.equal(where, expected.expand(where.shape)):
+            yield f"{norm}, {o.x.dtype}, {tuple(o.x.shape)}: {name} is NaN at {where.nonzero()[:9].tolist()}"
+
+
 def chosen_dtypes():
     """All that are swept, or the one that was named after --dtype."""
     if "--dtype" in sys.argv:
@@ -279,6 +315,7 @@ def main():
             *failures(room),
             *empty_batches(),
             *infinity_at_the_start(),
+            *nans_of_every_kind(),
             *running_statistics_of_three_steps(),
         ]
     backend = nk.backends()[DEVICE]

@@ -76,10 +76,10 @@ class Channels {
     if (!kept.rstd) return;
     const Mean<double> exact = g.true_mean();
     const Mean<A> centre = split_mean<A>(exact.mean, exact.residual);
-    kept.mean[c] = centre.mean;
-    kept.residual[c] = centre.residual;
-    kept.rstd[c] = -A(g.true_rstd());  // the backward pass takes care as well
-    kept.var[c] = A(g.true_var());
+    kept.mean[c] = canonical(centre.mean);
+    kept.residual[c] = canonical(centre.residual);
+    kept.rstd[c] = canonical(-A(g.true_rstd()));  // the backward pass takes care as well
+    kept.var[c] = canonical(A(g.true_var()));
   }
 };
 

@@ -4,6 +4,8 @@
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
+#include <limits>
+
 #include "kernels.h"
 
 namespace normkit {
@@ -22,6 +24,12 @@ inline uint16_t rounded(bfloat16, float value) { return torch::headeronly::BFloa
 inline uint16_t rounded(float16, float value) { return torch::headeronly::Half(value).x; }
 inline float rounded(float, double value) { return float(value); }
 inline double rounded(double, double value) { return value; }
+
+// With one and the same NaN for all there are.
+template <class A>
+A canonical(A v) {
+  return v == v ? v : std::numeric_limits<A>::quiet_NaN();
+}
 
 // Into an element of a kernel's output.
 inline void set_element(bfloat16* to, double value) {

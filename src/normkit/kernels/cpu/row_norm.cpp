@@ -108,6 +108,10 @@ RowStatistics<A> views(const Tensor& statistics, int64_t rows, const Variant& v)
   return s;
 }
 
+// Whether kernels of T take parameters as they are: rounding to bfloat16 wants canonical NaNs.
+template <class T>
+constexpr bool kInPlace = !std::is_same_v<T, bfloat16>;
+
 // Normalises x; keeps the statistics where the backward pass will want them.
 Tensor forward(const Tensor& x, const Tensor* weight, const Tensor* bias, int64_t trailing,
                const Variant& v, std::optional<Tensor>* statistics) {
@@ -143,8 +147,8 @@ Tensor forward(const Tensor& x, const Tensor* weight, const Tensor* bias, int64_
     // Every thread widens gain and bias for itself: what another core has just written comes
     // slowly.
     parallel(rows.count, kTwoPasses * rows.n, p.traffic, [&](int64_t begin, int64_t end) {
-      const Vector<A> gain(weight, "weight", rows.n, v.gain_offset);
-      const Vector<A> shift(bias, "bias", rows.n);
+      const Vector<A> gain(weight, "weight", rows.n, v.gain_offset, kInPlace<T>);
+      const Vector<A> shift(bias, "bias", rows.n, 0, kInPlace<T>);
       std::vector<A> ones;  // a bias without a gain is too rare for a kernel of its own
       if (bias && !weight) ones.assign(rows.n, A(1));
       RowForward<T> own = p;
@@ -310,7 +314,7 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(const Tensor& grad_y, const Tens
     p.careful = &careful::backward<T>;
     const auto kernel = kernels<T>().row_backward;
     parallel(blocks, kTwoPasses * per_block * rows.n, p.traffic, [&](int64_t begin, int64_t end) {
-      const Vector<A> gain(weight, "weight", rows.n, gain_offset);
+      const Vector<A> gain(weight, "weight", rows.n, gain_offset, kInPlace<T>);
       RowBackward<T> own = p;
       own.gain = gain.get();
       kernel(own, begin, end);

@@ -119,17 +119,19 @@ inline Tensor zeros_if(bool zero, std::initializer_list<int64_t> sizes, ScalarTy
 inline Tensor none(ScalarType type) { return empty({0}, type); }
 
 // A weight, bias or running statistic as n numbers of type A. Where it is stored as such it is
-// read in place; else it is converted once, so that kernels need no case for the dtype of weights.
+// read in place; else it is converted once, so that kernels need no case for the dtype of weights,
+// and its NaNs are canonical.
 template <class A>
 class Vector {
  public:
-  Vector(const Tensor* source, const char* name, int64_t n, double offset = 0) {
+  Vector(const Tensor* source, const char* name, int64_t n, double offset = 0,
+         bool in_place = true) {
     if (!source) return;
     STD_TORCH_CHECK(source->is_cpu(), "normkit: ", name, " must be on the CPU");
     STD_TORCH_CHECK(source->numel() == n, "normkit: ", name, " must have ", n, " elements");
     if (!source->is_contiguous()) source = &copied_.emplace(contiguous(*source));
     const ScalarType type = source->scalar_type();
-    if (type == scalar_type_of<A>() && offset == 0) {
+    if (type == scalar_type_of<A>() && offset == 0 && in_place) {
       data_ = source->data<A>();
       return;
     }
@@ -149,7 +151,7 @@ class Vector {
         converted_[i] = A(double(converted_[i]) + offset);
     } else {
       const W* from = source.data<W>();
-      for (int64_t i = 0; i < n; ++i) converted_[i] = A(element(from + i) + offset);
+      for (int64_t i = 0; i < n; ++i) converted_[i] = canonical(A(element(from + i) + offset));
     }
   }
 

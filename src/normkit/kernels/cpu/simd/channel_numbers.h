@@ -25,7 +25,7 @@ template <class A>
 using Rounded = typename vector_of<A, kLanes<double>>::type;
 template <class A>
 inline Rounded<A> rounded(Vec<double> v) {
-  return __builtin_convertvector(v, Rounded<A>);
+  return canonical(__builtin_convertvector(v, Rounded<A>));
 }
 template <class V>
 inline Vec<double> in_double(V v) {

@@ -58,11 +58,17 @@ inline Vec<float> decode(bfloat16, PerFloat<uint16_t> v) {
 }
 
 // A bfloat16 in the upper half of each lane: to nearest, ties to even, by adding just under half of
-// a last place. A NaN, which is quiet as the result of an operation, keeps its upper half.
+// a last place. A NaN had better not be all ones, or it overflows; those of bfloat16 have nothing
+// but zeros in the lower half, and operations keep them. What is of another dtype and may hold any
+// is made `canonical` before it meets them.
 inline PerFloat<uint32_t> rounded_bits(Vec<float> v) {
   const PerFloat<uint32_t> bits = read<PerFloat<uint32_t>>(&v);
-  const PerFloat<uint32_t> number = (PerFloat<uint32_t>)(v == v);
-  return bits + (number & (0x7fffu + ((bits >> 16) & 1u)));
+  return bits + (0x7fffu + ((bits >> 16) & 1u));
+}
+// With one and the same NaN for all there are.
+template <class V>
+inline V canonical(V v) {
+  return v == v ? v : V{} + __builtin_nanf("");
 }
 inline PerFloat<uint16_t> encode_in_integers(Vec<float> v) {
   return narrow((PerFloat<int32_t>)rounded_bits(v) >> 16);

@@ -142,7 +142,9 @@ void interleaved_gradient_sums(Rows<const T> grad_y, Rows<const T> x, Span span,
       });
 }
 
-// All rows, so many channels at a time that their numbers stay in the innermost cache.
+// All rows, so many channels at a time that their numbers stay in the innermost cache. A body keeps
+// strides and channels in variables of its own: for all the compiler knows a store changes what
+// lies behind a reference, and it is read again for every vector.
 template <class T, class Body>
 NORMKIT_INLINE inline void by_tiles(const Span& span, Body&& body) {
   constexpr int64_t kTile = 1024;
@@ -163,11 +165,13 @@ void interleaved_apply(Rows<const T> x, T* y, Span span, Apply<const A*> channel
     by_tiles<T>(span, [&](auto at_once, int64_t row, int64_t c, int64_t n) NORMKIT_INLINE {
       const T* from = x.data + row * x.stride + c;
       T* to = y + row * span.channels + c;
+      const int64_t apart = x.stride, apart_y = span.channels;
+      const auto own = channels.from(c);
       sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-        const auto numbers = vectors(channels, c + i, width);
+        const auto numbers = vectors(own, i, width);
         for (int r = 0; r < at_once.rows; ++r) {
-          const auto v = load(from + r * x.stride + i, width);
-          store_to<traffic.value>(to + r * span.channels + i, applied<T>(numbers, v), width);
+          const auto v = load(from + r * apart + i, width);
+          store_to<traffic.value>(to + r * apart_y + i, applied<T>(numbers, v), width);
         }
       });
     });
@@ -182,12 +186,14 @@ void interleaved_gradient(Rows<const T> grad_y, Rows<const T> x, T* grad_x, Span
       const T* g = grad_y.data + row * grad_y.stride + c;
       const T* from = x.data + row * x.stride + c;
       T* to = grad_x + row * span.channels + c;
+      const int64_t apart_g = grad_y.stride, apart = x.stride, apart_out = span.channels;
+      const auto own = channels.from(c);
       sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-        const auto numbers = vectors(channels, c + i, width);
+        const auto numbers = vectors(own, i, width);
         for (int r = 0; r < at_once.rows; ++r) {
-          const auto v = load(from + r * x.stride + i, width);
-          const auto grad = load(g + r * grad_y.stride + i, width);
-          store_to<traffic.value>(to + r * span.channels + i, gradient(numbers, grad, v), width);
+          const auto v = load(from + r * apart + i, width);
+          const auto grad = load(g + r * apart_g + i, width);
+          store_to<traffic.value>(to + r * apart_out + i, gradient(numbers, grad, v), width);
         }
       });
     });

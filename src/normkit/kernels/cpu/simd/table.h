@@ -13,7 +13,7 @@ namespace normkit::NORMKIT_ISA {
 template <class T>
 void widen_all(const T* from, accumulate_t<T>* to, int64_t n) {
   sweep<accumulate_t<T>>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-    store(to + i, load(from + i, width), width);
+    store(to + i, canonical(load(from + i, width)), width);
   });
 }
 
