@@ -87,5 +87,6 @@ const Kernels<float16>& kernels() {
 const Floor& floor_kernels() { NORMKIT_PICK(table_floor); }
 
 const char* instruction_set() { return kNames[int(chosen)]; }
+int64_t vector_bytes() { return chosen >= Isa::avx512 ? 64 : chosen == Isa::avx2 ? 32 : 16; }
 
 }  // namespace normkit

@@ -293,5 +293,6 @@ const Kernels<T>& kernels();
 
 // "avx512bf16", "avx512", "avx2" or "portable".
 const char* instruction_set();
+int64_t vector_bytes();
 
 }  // namespace normkit

@@ -16,8 +16,10 @@
 
 namespace normkit {
 
-// Elements up to which starting a thread, some 4 us, costs more than it brings.
-constexpr int64_t kGrain = 65536;
+// Elements up to which starting a thread, some 4 us, costs more than it brings: in vectors.
+constexpr int64_t kGrainVectors = 4096;
+inline int64_t grain() { return kGrainVectors * vector_bytes() / int64_t(sizeof(float)); }
+
 // What an element counts that is read twice, and in a forward pass whose backward pass reads twice:
 // both are cut up alike, else a core finds its rows in another's cache.
 constexpr int64_t kTwoPasses = 2;
@@ -26,8 +28,8 @@ constexpr int64_t kTwoPasses = 2;
 template <class F>
 void parallel(int64_t count, int64_t cost, const F& f) {
   if (count <= 0) return;
-  if (count == 1 || count * cost <= kGrain) return f(int64_t(0), count);
-  torch::stable::parallel_for(0, count, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, cost)),
+  if (count == 1 || count * cost <= grain()) return f(int64_t(0), count);
+  torch::stable::parallel_for(0, count, std::max<int64_t>(1, grain() / std::max<int64_t>(1, cost)),
                               f);
 }
 
