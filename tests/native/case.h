@@ -19,12 +19,14 @@ enum class Kernel {
   planar_apply,
   planar_gradient_sums,
   planar_gradient,
+  planar_fixed_gradient,
   interleaved_sums,
   interleaved_apply,
   interleaved_gradient_sums,
   interleaved_gradient,
+  interleaved_fixed_gradient,
 };
-constexpr int kKernels = 15;
+constexpr int kKernels = 17;
 constexpr const char* kKernelNames[kKernels] = {
     "widen",
     "all_finite",
@@ -37,10 +39,12 @@ constexpr const char* kKernelNames[kKernels] = {
     "planar_apply",
     "planar_gradient_sums",
     "planar_gradient",
+    "planar_fixed_gradient",
     "interleaved_sums",
     "interleaved_apply",
     "interleaved_gradient_sums",
     "interleaved_gradient",
+    "interleaved_fixed_gradient",
 };
 
 struct Case {

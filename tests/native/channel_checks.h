@@ -39,6 +39,11 @@ Gradient<const A*> as_gradient(const PerChannel<A, N>& v) {
   return {as_hat(v), v[3], v[4], v[5]};
 }
 
+template <class A, int N>
+FixedGradient<const A*> as_fixed(const PerChannel<A, N>& v) {
+  return {as_hat(v), v[3], v[4]};
+}
+
 // An exact result and the size of its terms.
 struct Sized {
   Real value, size;
@@ -61,6 +66,13 @@ template <class T, class A>
 Sized gradient(T g, T x, const Gradient<const A*>& a, int64_t c) {
   return sized(real(g)) * sized(a.scale[c]) + x_hat(x, a.hat, c) * sized(a.pull[c]) +
          sized(a.shift[c]);
+}
+
+// As in applied, of scale_rest.
+template <class T, class A>
+Sized fixed_gradient(T g, const FixedGradient<const A*>& a, int64_t c) {
+  const Real rest = sizeof(T) == sizeof(float) ? Real(a.scale_rest[c]) : 0;
+  return sized(real(g)) * sized(Real(a.scale[c]) + rest);
 }
 
 // x, and for a gradient grad_y: either planes (samples, channels, positions) or rows of channels.
@@ -243,6 +255,42 @@ void check_planar_gradient(const Kernels<T>& k, const Case& c, Source& source) {
   numbers.check();
 }
 
+// grad_x, then the sums with or without room for it.
+template <class T, class A = accumulate_t<T>>
+void check_planar_fixed_gradient(const Kernels<T>& k, const Case& c, Source& source) {
+  const auto x = ChannelData<T>::planar(c, c.x_gap, c.x, source);
+  const auto grad = ChannelData<T>::planar(c, c.grad_gap, c.grad, source);
+  const PerChannel<A, 5> numbers(c.channels, c, source, 4);
+  const auto a = as_fixed(numbers);
+  const auto call = [&](T* grad_x, int64_t begin, int64_t end, GradientSums* sums) {
+    k.planar_fixed_gradient(grad.planes(begin), x.planes(begin), {grad_x, c.channels * c.n, c.n},
+                            {c.rows, end - begin, c.n, c.traffic}, a.from(begin), sums);
+  };
+  check_elements(
+      c, x, source, c.channels,
+      [&](T* grad_x, int64_t begin, int64_t end) {
+        Block<GradientSums> sums(end - begin, 0, c.place);
+        call(grad_x + begin * c.n, begin, end, sums.data());
+      },
+      [&](int64_t n, int64_t ch, int64_t s) { return fixed_gradient(grad.at(n, ch, s), a, ch); });
+  Block<T> room(c.rows * c.channels * c.n, c.out, c.place);
+  const auto run = [&](int64_t begin, int64_t end, double* sum, double* sum_x_hat) {
+    Block<GradientSums> sums(end - begin, 0, c.place);
+    call(c.grad_x ? room.data() + begin * c.n : nullptr, begin, end, sums.data());
+    sums.check("sums");
+    for (int64_t i = 0; i < end - begin; ++i) {
+      sum[i] = sums[i].grad;
+      sum_x_hat[i] = sums[i].grad_x_hat;
+    }
+  };
+  check_sums(c, x, source, run, [&](int64_t n, int64_t ch, int64_t s) {
+    const Sized g = sized(real(grad.at(n, ch, s)));
+    return std::pair(g, g * x_hat(x.at(n, ch, s), a.hat, ch));
+  });
+  grad.block.check("grad_y");
+  numbers.check();
+}
+
 // --------------------------------------------------------------------- interleaved
 template <class T, class A = accumulate_t<T>>
 void check_interleaved_sums(const Kernels<T>& k, const Case& c, Source& source) {
@@ -305,6 +353,36 @@ void check_interleaved_gradient(const Kernels<T>& k, const Case& c, Source& sour
   };
   check_elements(c, x, source, c.rows, run, [&](int64_t n, int64_t ch, int64_t s) {
     return gradient(grad.at(n, ch, s), x.at(n, ch, s), a, ch);
+  });
+  grad.block.check("grad_y");
+  numbers.check();
+}
+
+// As of planes; the sums of channels in parts have no room, as what is written is whole rows.
+template <class T, class A = accumulate_t<T>>
+void check_interleaved_fixed_gradient(const Kernels<T>& k, const Case& c, Source& source) {
+  const auto x = ChannelData<T>::interleaved(c, c.x_gap, c.x, source);
+  const auto grad = ChannelData<T>::interleaved(c, c.grad_gap, c.grad, source);
+  const PerChannel<A, 5> numbers(c.n, c, source, 4);
+  const auto a = as_fixed(numbers);
+  check_elements(
+      c, x, source, c.rows,
+      [&](T* grad_x, int64_t begin, int64_t end) {
+        Block<double> sums[] = {{c.n, c.out, c.place}, {c.n, c.out, c.place}};
+        k.interleaved_fixed_gradient(grad.rows(begin), x.rows(begin), grad_x + begin * c.n,
+                                     {end - begin, c.n, c.traffic}, a, sums[0].data(),
+                                     sums[1].data());
+      },
+      [&](int64_t n, int64_t ch, int64_t s) { return fixed_gradient(grad.at(n, ch, s), a, ch); });
+  Block<T> room(c.rows * c.n, c.out, c.place);
+  const auto run = [&](int64_t begin, int64_t end, double* sum, double* sum_x_hat) {
+    T* grad_x = c.grad_x && end - begin == c.n ? room.data() : nullptr;
+    k.interleaved_fixed_gradient(grad.rows(0, begin), x.rows(0, begin), grad_x,
+                                 {c.rows, end - begin, c.traffic}, a.from(begin), sum, sum_x_hat);
+  };
+  check_sums(c, x, source, run, [&](int64_t n, int64_t ch, int64_t s) {
+    const Sized g = sized(real(grad.at(n, ch, s)));
+    return std::pair(g, g * x_hat(x.at(n, ch, s), a.hat, ch));
   });
   grad.block.check("grad_y");
   numbers.check();

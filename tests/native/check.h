@@ -20,17 +20,21 @@ void check(Kernel kernel, const Case& c, Source& source) {
       check_planar_apply<T>,
       check_planar_gradient_sums<T>,
       check_planar_gradient<T>,
+      check_planar_fixed_gradient<T>,
       check_interleaved_sums<T>,
       check_interleaved_apply<T>,
       check_interleaved_gradient_sums<T>,
       check_interleaved_gradient<T>,
+      check_interleaved_fixed_gradient<T>,
   };
   c.announce(instruction_set(), kName<T>, kernel);
   kChecks[int(kernel)](kernels<T>(), c, source);
 }
 
 inline bool of_rows(Kernel k) { return k == Kernel::row_forward || k == Kernel::row_backward; }
-inline bool planar(Kernel k) { return k >= Kernel::planar_sums && k <= Kernel::planar_gradient; }
+inline bool planar(Kernel k) {
+  return k >= Kernel::planar_sums && k <= Kernel::planar_fixed_gradient;
+}
 
 // What any case may ask for, whatever its length and place.
 inline void choose_flags(Case& c, Source& source) {

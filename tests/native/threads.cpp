@@ -121,6 +121,17 @@ void planes_of(int64_t samples, int64_t channels, int64_t n, Traffic traffic) {
         };
       },
       channels, "planar_gradient");
+  std::vector<GradientSums> sums(channels);
+  compare<T>(
+      samples * sample,
+      [&](T* grad_x) {
+        return [=, &x, &grad, &sums](int64_t c, int64_t end) {
+          k.planar_fixed_gradient({&grad[c * n], sample, n}, {&x[c * n], sample, n},
+                                  {grad_x + c * n, sample, n}, box(end - c),
+                                  FixedGradient<const A*>{hat, at(3), at(4)}.from(c), &sums[c]);
+        };
+      },
+      channels, "planar_fixed_gradient");
 }
 
 template <class T, class A = accumulate_t<T>>
@@ -179,6 +190,19 @@ void interleaved_of(int64_t rows, int64_t channels, Traffic traffic) {
         };
       },
       blocks, "interleaved_gradient");
+  std::vector<double> sums(2 * blocks * channels);
+  compare<T>(
+      rows * channels,
+      [&](T* grad_x) {
+        return [=, &x, &grad, &sums](int64_t b, int64_t end) {
+          for (; b < end; ++b)
+            k.interleaved_fixed_gradient(
+                {&grad[b * kBlock * channels], channels}, {&x[b * kBlock * channels], channels},
+                grad_x + b * kBlock * channels, span(b), {hat, at(3), at(4)}, &sums[b * channels],
+                &sums[(blocks + b) * channels]);
+        };
+      },
+      blocks, "interleaved_fixed_gradient");
 }
 
 template <class T>

@@ -38,7 +38,8 @@ class Backward {
             to_.pull,
             to_.shift};
   }
-  // Where the statistics are constants.
+  // Where the statistics are constants: with the sums, and without.
+  FixedGradient<const A*> fixed() const { return {gradient().hat, to_.scale, to_.pull}; }
   Apply<const A*> constant() const { return {to_.shift, to_.scale, to_.pull, to_.shift}; }
 
   // What the sums of channels [begin, end) make of their gradient.
@@ -83,7 +84,7 @@ class Backward {
 };
 
 // In training the input's gradient waits for a channel's sums; with given statistics it is made
-// piece by piece while the piece is in cache.
+// piece by piece, while a piece is summed.
 template <class T, class A = accumulate_t<T>>
 void backward_planar(const Layout& g, const Layout& in, T* grad_x, Backward<T>& to) {
   const auto& k = kernels<T>();
@@ -95,12 +96,15 @@ void backward_planar(const Layout& g, const Layout& in, T* grad_x, Backward<T>& 
   by_channels(
       chunks, [](int64_t) {},
       [&](int64_t i, const Part& p) {
-        if (to.summed())
+        const Planes<T> out = grad_x ? planes(grad_x, chunks, p) : Planes<T>{};
+        if (to.training())
           k.planar_gradient_sums(planes<T>(g, p), planes<T>(in, p), p.box,
                                  to.gradient().hat.from(p.c), &partial[i * C + p.c]);
-        if (grad_x && !to.training())
-          k.planar_apply(planes<T>(g, p), planes(grad_x, chunks, p), p.box,
-                         to.constant().from(p.c));
+        else if (to.summed())
+          k.planar_fixed_gradient(planes<T>(g, p), planes<T>(in, p), out, p.box,
+                                  to.fixed().from(p.c), &partial[i * C + p.c]);
+        else if (grad_x)
+          k.planar_apply(planes<T>(g, p), out, p.box, to.constant().from(p.c));
       },
       [&](int64_t begin, int64_t end) {
         for (int64_t c = begin; c < end; ++c) {
@@ -125,11 +129,15 @@ void backward_interleaved(const Layout& g, const Layout& in, T* grad_x, Backward
   const Blocks blocks(in, traffic(3 * in.bytes(), in.run(1)), kTwoPasses);
   PerChannel<double, 2> partial(blocks.count * C);
   blocks.forwards([&](int64_t b, int64_t first, const Span& span) {
-    if (to.summed())
+    T* out = grad_x ? grad_x + first * C : nullptr;
+    if (to.training())
       k.interleaved_gradient_sums(rows<T>(g, first), rows<T>(in, first), span, to.gradient().hat,
                                   partial[0] + b * C, partial[1] + b * C);
-    if (grad_x && !to.training())
-      k.interleaved_apply(rows<T>(g, first), grad_x + first * C, span, to.constant());
+    else if (to.summed())
+      k.interleaved_fixed_gradient(rows<T>(g, first), rows<T>(in, first), out, span, to.fixed(),
+                                   partial[0] + b * C, partial[1] + b * C);
+    else if (grad_x)
+      k.interleaved_apply(rows<T>(g, first), out, span, to.constant());
   });
   if (to.summed())
     for (int s = 0; s < 2; ++s)

@@ -173,6 +173,16 @@ struct Gradient {
   }
 };
 
+// Where the statistics are constants: grad_x = grad_y * (scale + scale_rest), whatever x_hat is.
+template <class N>
+struct FixedGradient {
+  Hat<N> hat;
+  N scale, scale_rest;
+  NORMKIT_INLINE FixedGradient from(int64_t c) const {
+    return {hat.from(c), scale + c, scale_rest + c};
+  }
+};
+
 // What the numbers a channel is normalised with are made of. No weight is a weight of one.
 template <class A>
 struct ChannelSources {
@@ -264,6 +274,9 @@ struct Kernels {
                                Hat<const A*> channels, GradientSums* sums);
   void (*planar_gradient)(Planes<const T> grad_y, Planes<const T> x, Planes<T> grad_x, Box box,
                           Gradient<const A*> channels);
+  // The sums, and in the same sweep grad_x, which may be null.
+  void (*planar_fixed_gradient)(Planes<const T> grad_y, Planes<const T> x, Planes<T> grad_x,
+                                Box box, FixedGradient<const A*> channels, GradientSums* sums);
 
   // The interleaved forms of the same; what they write is dense.
   void (*interleaved_sums)(Rows<const T> x, Span span, const A* shift, bool exact, double* sum,
@@ -273,6 +286,9 @@ struct Kernels {
                                     Hat<const A*> channels, double* grad, double* grad_x_hat);
   void (*interleaved_gradient)(Rows<const T> grad_y, Rows<const T> x, T* grad_x, Span span,
                                Gradient<const A*> channels);
+  void (*interleaved_fixed_gradient)(Rows<const T> grad_y, Rows<const T> x, T* grad_x, Span span,
+                                     FixedGradient<const A*> channels, double* grad,
+                                     double* grad_x_hat);
 };
 
 // ------------------------------------------------------------------ the floor

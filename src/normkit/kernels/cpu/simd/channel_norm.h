@@ -42,6 +42,12 @@ NORMKIT_INLINE inline Gradient<Lanes<A, W>> vectors(const Gradient<const A*>& g,
   return {vectors(g.hat, c, w), lanes(g.scale + c, w), lanes(g.pull + c, w), lanes(g.shift + c, w)};
 }
 
+template <class A, class W>
+NORMKIT_INLINE inline FixedGradient<Lanes<A, W>> vectors(const FixedGradient<const A*>& g,
+                                                         int64_t c, W w) {
+  return {vectors(g.hat, c, w), lanes(g.scale + c, w), lanes(g.scale_rest + c, w)};
+}
+
 template <class T, class N, class V>
 NORMKIT_INLINE inline V applied(const Apply<N>& a, const V& x) {
   const V d = x - a.mean;
@@ -54,8 +60,27 @@ NORMKIT_INLINE inline V x_hat(const Hat<N>& h, const V& x) {
   return fused(x - h.mean, h.rstd, h.shift);
 }
 template <class N, class V>
+NORMKIT_INLINE inline V x_hat(const FixedGradient<N>& g, const V& x) {
+  return x_hat(g.hat, x);
+}
+template <class N, class V>
 NORMKIT_INLINE inline V gradient(const Gradient<N>& a, const V& g, const V& x) {
   return fused(g, a.scale, fused(x_hat(a.hat, x), a.pull, a.shift));
+}
+template <class T, class N, class V>
+NORMKIT_INLINE inline V fixed_gradient(const FixedGradient<N>& a, const V& g) {
+  return sizeof(T) == sizeof(float) ? fused(g, a.scale, g * a.scale_rest) : g * a.scale;
+}
+
+// Calls sweep(write) with what writes a vector of a gradient, or nothing where there is no room.
+template <class T, class Sweep>
+NORMKIT_INLINE inline void with_room(const T* room, Traffic traffic, const Sweep& sweep) {
+  if (!room) return sweep([](auto&&...) {});
+  with_traffic(traffic, [&](auto way) {
+    sweep([](T* to, int64_t i, const auto& numbers, const auto& grad_y, auto width) NORMKIT_INLINE {
+      store_to<decltype(way)::value>(to + i, fixed_gradient<T>(numbers, grad_y), width);
+    });
+  });
 }
 
 }  // namespace normkit::NORMKIT_ISA

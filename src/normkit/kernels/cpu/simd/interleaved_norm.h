@@ -114,21 +114,34 @@ void interleaved_sums(Rows<const T> x, Span span, const A* shift, bool exact, do
   });
 }
 
-template <class T, class A = accumulate_t<T>>
-void interleaved_gradient_sums(Rows<const T> grad_y, Rows<const T> x, Span span,
-                               Hat<const A*> channels, double* grad, double* grad_x_hat) {
+// Only rows that all begin at a line can go past the cache.
+template <class T>
+inline Traffic for_rows(const Span& span, const T* to) {
+  return by_lines(to, span.channels) ? span.traffic : Traffic::cached;
+}
+
+// The sums of grad_y and grad_y * x_hat; write(to, i, numbers, grad_y, width) has a place for a
+// vector of the gradient itself, where one is wanted.
+template <class T, class Numbers, class Write, class A = accumulate_t<T>>
+NORMKIT_INLINE inline void sum_gradients(Rows<const T> grad_y, Rows<const T> x, T* grad_x,
+                                         const Span& span, const Numbers& channels, double* grad,
+                                         double* grad_x_hat, const Write& write) {
   for (int64_t c = 0; c < span.channels; ++c) grad[c] = grad_x_hat[c] = 0;
   sum_rows<A, 2>(
       span,
       [&](auto at_once, int64_t row, int64_t c, int64_t n, A* s, A* sx) NORMKIT_INLINE {
         const T *g = grad_y.data + row * grad_y.stride + c, *from = x.data + row * x.stride + c;
+        T* to = grad_x ? grad_x + row * span.channels + c : nullptr;
+        const int64_t apart_g = grad_y.stride, apart = x.stride, apart_out = span.channels;
+        const auto own = channels.from(c);
         sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-          const auto numbers = vectors(channels, c + i, width);
+          const auto numbers = vectors(own, i, width);
           auto g_sum = load(s + i, width), gx_sum = load(sx + i, width);
           for (int r = 0; r < at_once.rows; ++r) {
-            const auto v = load(g + r * grad_y.stride + i, width);
+            const auto v = load(g + r * apart_g + i, width);
             g_sum = g_sum + v;
-            gx_sum = fused(v, x_hat(numbers, load(from + r * x.stride + i, width)), gx_sum);
+            gx_sum = fused(v, x_hat(numbers, load(from + r * apart + i, width)), gx_sum);
+            write(to, r * apart_out + i, numbers, v, width);
           }
           store(s + i, g_sum, width);
           store(sx + i, gx_sum, width);
@@ -142,6 +155,12 @@ void interleaved_gradient_sums(Rows<const T> grad_y, Rows<const T> x, Span span,
       });
 }
 
+template <class T, class A = accumulate_t<T>>
+void interleaved_gradient_sums(Rows<const T> grad_y, Rows<const T> x, Span span,
+                               Hat<const A*> channels, double* grad, double* grad_x_hat) {
+  sum_gradients<T>(grad_y, x, nullptr, span, channels, grad, grad_x_hat, [](auto&&...) {});
+}
+
 // All rows, so many channels at a time that their numbers stay in the innermost cache. A body keeps
 // strides and channels in variables of its own: for all the compiler knows a store changes what
 // lies behind a reference, and it is read again for every vector.
@@ -151,12 +170,6 @@ NORMKIT_INLINE inline void by_tiles(const Span& span, Body&& body) {
   constexpr int kRows = kWholeLines<T> ? 2 : 1;
   for (int64_t c = 0; c < span.channels; c += kTile)
     by_rows<kRows>(0, span.rows, c, span.channels - c < kTile ? span.channels - c : kTile, body);
-}
-
-// Only rows that all begin at a line can go past the cache.
-template <class T>
-inline Traffic for_rows(const Span& span, const T* to) {
-  return by_lines(to, span.channels) ? span.traffic : Traffic::cached;
 }
 
 template <class T, class A = accumulate_t<T>>
@@ -197,6 +210,15 @@ void interleaved_gradient(Rows<const T> grad_y, Rows<const T> x, T* grad_x, Span
         }
       });
     });
+  });
+}
+
+template <class T, class A = accumulate_t<T>>
+void interleaved_fixed_gradient(Rows<const T> grad_y, Rows<const T> x, T* grad_x, Span span,
+                                FixedGradient<const A*> channels, double* grad,
+                                double* grad_x_hat) {
+  with_room(grad_x, for_rows(span, grad_x), [&](auto write) {
+    sum_gradients<T>(grad_y, x, grad_x, span, channels, grad, grad_x_hat, write);
   });
 }
 

@@ -154,4 +154,26 @@ void planar_gradient(Planes<const T> grad_y, Planes<const T> x, Planes<T> grad_x
   });
 }
 
+template <class T, class A = accumulate_t<T>>
+void planar_fixed_gradient(Planes<const T> grad_y, Planes<const T> x, Planes<T> grad_x, Box box,
+                           FixedGradient<const A*> channels, GradientSums* sums) {
+  const bool lines =
+      by_lines(grad_x.data, grad_x.stride_c) && by_lines(grad_x.data, grad_x.stride_n);
+  with_room(grad_x.data, lines ? box.traffic : Traffic::cached, [&](auto write) {
+    sum_planes(
+        box,
+        [&](int64_t n, int64_t c, Wide<2>& wide) NORMKIT_INLINE {
+          const auto numbers = vectors(channels, c, Same{});
+          const T *g = grad_y.at(n, c), *from = x.at(n, c);
+          T* to = grad_x.data ? grad_x.at(n, c) : nullptr;
+          add_gradient_sums<T>(box.length, wide, [&](int64_t i, auto width) NORMKIT_INLINE {
+            const auto v = load(g + i, width);
+            write(to, i, numbers, v, width);
+            return terms(v, v * x_hat(numbers, load(from + i, width)));
+          });
+        },
+        [&](int64_t c, const Wide<2>& w) NORMKIT_INLINE { sums[c] = {w.total(0), w.total(1)}; });
+  });
+}
+
 }  // namespace normkit::NORMKIT_ISA

@@ -33,10 +33,12 @@ constexpr Kernels<T> make_table() {
       &planar_apply<T>,
       &planar_gradient_sums<T>,
       &planar_gradient<T>,
+      &planar_fixed_gradient<T>,
       &interleaved_sums<T>,
       &interleaved_apply<T>,
       &interleaved_gradient_sums<T>,
       &interleaved_gradient<T>,
+      &interleaved_fixed_gradient<T>,
   };
 }
 
