@@ -13,8 +13,8 @@ from types import SimpleNamespace
 
 if {"--without-core", "--triton"} & set(sys.argv):
     sys.modules["normkit.kernels.cpu._core"] = None
-if "--without-core" in sys.argv:  # what was not compiled has no nodes in C++ either
-    sys.modules["normkit.ops._nodes"] = SimpleNamespace(load=lambda: False)
+if "--without-core" in sys.argv:  # what was not compiled has no eager mode in C++ either
+    sys.modules["normkit.ops._compiled"] = SimpleNamespace(load=lambda: None)
 
 import torch
 

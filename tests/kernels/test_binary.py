@@ -19,6 +19,7 @@ pytestmark = [
 # Of Python, what https://docs.python.org/3.10/c-api/stable.html lists (the limited API of 3.10, the
 # oldest supported version) and the core has a use for. A new name is to be looked up there first.
 LIMITED_API = {
+    "PyCapsule_New",
     "PyModule_Create2",
     "PyModuleDef_Init",
     "PyUnicode_FromString",

@@ -18,7 +18,7 @@ from torch.autograd import profiler
 from torch.nn import Parameter
 
 from normkit.kernels import gpu
-from normkit.ops import _nodes
+from normkit.ops import _compiled
 
 Operator: TypeAlias = Callable[..., Tensor]
 Operators: TypeAlias = Callable[..., tuple[Tensor, ...]]
@@ -68,11 +68,13 @@ def differentiate_again(
 
 
 def direct(operator: Any) -> Any:
-    """The operator without the Python frame that wraps it: a tenth of a small call's time.
+    """The operator as eager mode calls it: in C++, or at least without the Python frame that wraps it.
 
-    For eager calls only: the compiler knows the operator, not this.
+    That frame is a tenth of a small call's time, arguments and the dispatcher a third (ops/calls.cpp). The
+    compiler knows the operator, not this.
     """
-    return getattr(operator, "_op", operator)
+    dispatched = getattr(operator, "_op", operator)
+    return _eager.in_eager_mode(operator._opname, dispatched) if _eager else dispatched
 
 
 def at_once(operator: Any) -> Any:
@@ -155,4 +157,4 @@ def _split(schema: str) -> tuple[str, str]:
     return schema[:start], schema[start:]
 
 
-_nodes.load()
+_eager = _compiled.load()

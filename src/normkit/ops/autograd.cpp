@@ -4,25 +4,22 @@
 //
 // PyTorch's stable C interface has no nodes, so this library, unlike the core, serves the very
 // PyTorch it is built with: its name says which, and no other loads it.
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/library.h>
 
 #include <memory>
-#include <optional>
 #include <string>
-#include <tuple>
 
+#include "eager.h"
+
+namespace normkit::eager {
 namespace {
 
-using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::CppNode;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
-using MaybeTensor = std::optional<Tensor>;
-using MaybeNumber = std::optional<double>;
 using WithStatistics = std::tuple<Tensor, Tensor>;
 using Gradients = std::tuple<Tensor, Tensor, Tensor>;  // of input, weight and bias
 
@@ -72,9 +69,9 @@ struct RowNorm : Function<RowNorm> {
 
   static Tensor forward(AutogradContext* ctx, const Tensor& input, const MaybeTensor& weight,
                         const MaybeTensor& bias, const Recipe& recipe) {
-    static const auto fwd =
-        find<WithStatistics(const Tensor&, const MaybeTensor&, const MaybeTensor&, MaybeNumber,
-                            bool, int64_t, bool, double)>("normkit::row_norm_fwd");
+    static const Operator<WithStatistics(const Tensor&, const MaybeTensor&, const MaybeTensor&,
+                                         MaybeNumber, bool, int64_t, bool, double)>
+        fwd("normkit::row_norm_fwd", &Entries::row_norm_fwd);
     const at::AutoDispatchBelowAutograd below;
     auto [output, statistics] =
         std::apply([&](auto... r) { return fwd.call(input, weight, bias, r...); }, recipe);
@@ -84,9 +81,10 @@ struct RowNorm : Function<RowNorm> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    static const auto bwd = find<Gradients(
-        const Tensor&, const Tensor&, const Tensor&, const MaybeTensor&, const MaybeTensor&,
-        MaybeNumber, bool, int64_t, bool, double, bool, bool, bool)>("normkit::row_norm_bwd");
+    static const Operator<Gradients(const Tensor&, const Tensor&, const Tensor&, const MaybeTensor&,
+                                    const MaybeTensor&, MaybeNumber, bool, int64_t, bool, double,
+                                    bool, bool, bool)>
+        bwd("normkit::row_norm_bwd", &Entries::row_norm_bwd);
     static const auto formula =
         find<Gradients(const Tensor&, const Tensor&, const MaybeTensor&, const MaybeTensor&,
                        MaybeNumber, bool, int64_t, bool, double)>("normkit::row_norm_bwd_formula");
@@ -105,10 +103,9 @@ struct RowNorm : Function<RowNorm> {
 
 // ------------------------------------------------------------------- BatchNorm
 variable_list batch_norm_gradients(AutogradContext* ctx, const Tensor& grad_output, bool training) {
-  static const auto bwd =
-      find<Gradients(const Tensor&, const Tensor&, const Tensor&, const MaybeTensor&,
-                     const MaybeTensor&, double, bool, bool, bool, bool)>(
-          "normkit::batch_norm_bwd");
+  static const Operator<Gradients(const Tensor&, const Tensor&, const Tensor&, const MaybeTensor&,
+                                  const MaybeTensor&, double, bool, bool, bool, bool)>
+      bwd("normkit::batch_norm_bwd", &Entries::batch_norm_bwd);
   static const auto formula =
       find<Gradients(const Tensor&, const Tensor&, const MaybeTensor&, const MaybeTensor&,
                      const MaybeTensor&, const MaybeTensor&, double)>(
@@ -139,9 +136,10 @@ struct BatchNormStep : Function<BatchNormStep> {
 
   static Tensor forward(AutogradContext* ctx, const Tensor& input, const MaybeTensor& weight,
                         const MaybeTensor& bias, const Tracked& t) {
-    static const auto step = find<WithStatistics(
-        const Tensor&, const MaybeTensor&, const MaybeTensor&, double, const MaybeTensor&,
-        const MaybeTensor&, const MaybeTensor&, MaybeNumber)>("normkit::batch_norm_step");
+    static const Operator<WithStatistics(const Tensor&, const MaybeTensor&, const MaybeTensor&,
+                                         double, const MaybeTensor&, const MaybeTensor&,
+                                         const MaybeTensor&, MaybeNumber)>
+        step("normkit::batch_norm_step", &Entries::batch_norm_step);
     const at::AutoDispatchBelowAutograd below;
     auto [output, statistics] =
         step.call(input, weight, bias, t.eps, t.mean, t.var, t.batches, t.momentum);
@@ -166,9 +164,9 @@ struct BatchNormFixed : Function<BatchNormFixed> {
 
   static Tensor forward(AutogradContext* ctx, const Tensor& input, const MaybeTensor& weight,
                         const MaybeTensor& bias, const Given& given) {
-    static const auto fwd =
-        find<WithStatistics(const Tensor&, const Tensor&, const Tensor&, const MaybeTensor&,
-                            const MaybeTensor&, double)>("normkit::batch_norm_fixed_fwd");
+    static const Operator<WithStatistics(const Tensor&, const Tensor&, const Tensor&,
+                                         const MaybeTensor&, const MaybeTensor&, double)>
+        fwd("normkit::batch_norm_fixed_fwd", &Entries::batch_norm_fixed_fwd);
     const at::AutoDispatchBelowAutograd below;
     auto [output, statistics] = fwd.call(input, given.mean, given.var, weight, bias, given.eps);
     ctx->save_for_backward(
@@ -222,6 +220,8 @@ Tensor apply(const Tensor& input, const MaybeTensor& weight, const MaybeTensor& 
   return output;
 }
 
+}  // namespace
+
 // --------------------------------------------------------------- the operators
 Tensor row_norm_with_grad(const Tensor& input, const MaybeTensor& weight, const MaybeTensor& bias,
                           MaybeNumber eps, bool centred, int64_t trailing, bool outside,
@@ -245,10 +245,10 @@ Tensor batch_norm_fixed_with_grad(const Tensor& input, const Tensor& running_mea
                                BatchNormFixed::Given{running_mean, running_var, eps});
 }
 
-}  // namespace
-
 TORCH_LIBRARY_IMPL(normkit, Autograd, m) {
   m.impl("row_norm_with_grad", &row_norm_with_grad);
   m.impl("batch_norm_step_with_grad", &batch_norm_step_with_grad);
   m.impl("batch_norm_fixed_with_grad", &batch_norm_fixed_with_grad);
 }
+
+}  // namespace normkit::eager

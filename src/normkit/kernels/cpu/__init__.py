@@ -18,3 +18,8 @@ except ImportError as error:  # built, but not for this PyTorch, Python or machi
 def instruction_set() -> str | None:
     """The instruction set in use, ``"avx512"``, ``"avx2"`` or ``"portable"``; None without the core."""
     return None if why_not else _core.instruction_set()
+
+
+def entries() -> object | None:
+    """The core's operators as plain functions, for `normkit.ops._compiled`; None without the core."""
+    return None if why_not else _core.entries()

@@ -4,6 +4,7 @@
 #include <atomic>
 
 #include "careful.h"
+#include "entries.h"
 
 namespace normkit {
 namespace {
@@ -348,6 +349,12 @@ STABLE_TORCH_LIBRARY_IMPL(normkit, CPU, m) {
   m.impl("batch_norm_train", &Boxed<batch_norm_train>::call);
   m.impl("batch_norm_step", &Boxed<batch_norm_step>::call);
   m.impl("batch_norm_train_fwd", &Boxed<batch_norm_train>::call);
+}
+
+void add_batch_norm(Entries& to) {
+  to.batch_norm = &Direct<batch_norm>::call;
+  to.batch_norm_fixed_fwd = &Direct<batch_norm_fixed>::call;
+  to.batch_norm_step = &Direct<batch_norm_step>::call;
 }
 
 }  // namespace normkit

@@ -3,6 +3,7 @@
 
 #include "batch_norm.h"
 #include "careful.h"
+#include "entries.h"
 
 namespace normkit {
 namespace {
@@ -197,5 +198,7 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_bwd(const Tensor& grad_y, const Te
 STABLE_TORCH_LIBRARY_IMPL(normkit, CPU, m) {
   m.impl("batch_norm_bwd", &Boxed<batch_norm_bwd>::call);
 }
+
+void add_batch_norm_backward(Entries& to) { to.batch_norm_bwd = &Direct<batch_norm_bwd>::call; }
 
 }  // namespace normkit

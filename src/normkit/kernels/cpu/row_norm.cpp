@@ -6,6 +6,7 @@
 #include <atomic>
 
 #include "careful_rows.h"
+#include "entries.h"
 #include "tensors.h"
 
 namespace normkit {
@@ -335,6 +336,13 @@ STABLE_TORCH_LIBRARY_IMPL(normkit, CPU, m) {
   m.impl("row_norm", &Boxed<row_norm_fwd>::call);
   m.impl("row_norm_fwd", &Boxed<row_norm_fwd>::call);
   m.impl("row_norm_bwd", &Boxed<row_norm_bwd>::call);
+}
+
+void add_row_norm(Entries& to) {
+  to.layer_norm = &Direct<layer_norm>::call;
+  to.rms_norm = &Direct<rms_norm>::call;
+  to.row_norm_fwd = &Direct<row_norm_fwd>::call;
+  to.row_norm_bwd = &Direct<row_norm_bwd>::call;
 }
 
 }  // namespace normkit

@@ -7,6 +7,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <tuple>
@@ -161,6 +162,48 @@ struct Boxed<function> {
       function(std::get<I>(arguments).get()...);
     else
       pack(stack, function(std::get<I>(arguments).get()...));
+  }
+};
+
+// --------------------------------------------------------------- direct calls
+// What an argument is passed as, borrowed while the operator runs.
+template <class P>
+struct Passed {  // double, int64_t, bool, std::optional<double>
+  using type = P;
+  P value;
+  P get() const { return value; }
+};
+
+struct Borrowed {
+  using type = AtenTensorHandle;
+  Tensor value;
+  explicit Borrowed(AtenTensorHandle handle) : value(handle) {}
+  ~Borrowed() { value.release(); }
+};
+template <>
+struct Passed<const Tensor&> : Borrowed {
+  using Borrowed::Borrowed;
+  const Tensor& get() const { return value; }
+};
+template <>
+struct Passed<const Tensor*> : Borrowed {
+  using Borrowed::Borrowed;
+  const Tensor* get() const { return value.get() ? &value : nullptr; }
+};
+
+inline AtenTensorHandle returned(Tensor result) { return result.release(); }
+template <class... T>
+std::array<AtenTensorHandle, sizeof...(T)> returned(std::tuple<T...> results) {
+  return std::apply([](auto&... result) { return std::array{result.release()...}; }, results);
+}
+
+template <auto* function>
+struct Direct;
+
+template <class R, class... P, R (*function)(P...)>
+struct Direct<function> {
+  static auto call(typename Passed<P>::type... p) {
+    return returned(function(Passed<P>{p}.get()...));
   }
 };
 
