@@ -3,7 +3,7 @@
 // these save and when they call the formula stands here once more.
 //
 // PyTorch's stable C interface has no nodes, so this library, unlike the core, serves the very
-// PyTorch it is built with: its name says which, and no other loads it.
+// PyTorch and Python it is built with: its name says which, and no others load it.
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/library.h>
