@@ -130,7 +130,7 @@ NORMKIT_INLINE inline void sum_gradients(Rows<const T> grad_y, Rows<const T> x, 
                                          const Span& span, const Numbers& channels, double* grad,
                                          double* grad_x_hat, const Write& write) {
   for (int64_t c = 0; c < span.channels; ++c) grad[c] = grad_x_hat[c] = 0;
-  sum_rows<A, 2>(
+  sum_rows<A, kWholeLines<T> ? 4 : 2>(
       span,
       [&](auto at_once, int64_t row, int64_t c, int64_t n, A* s, A* sx) NORMKIT_INLINE {
         const T *g = grad_y.data + row * grad_y.stride + c, *from = x.data + row * x.stride + c;
