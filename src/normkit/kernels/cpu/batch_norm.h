@@ -220,16 +220,13 @@ class Saved {
   Saved(const Tensor& t, ScalarType type) : dense_(&t) {
     STD_TORCH_CHECK(t.is_cpu() && t.dim() == 2 && t.sizes()[0] == 4 && t.scalar_type() == type,
                     "normkit: statistics are not those of a batch");
-    if (!t.is_contiguous()) dense_ = &copied_.emplace(contiguous(t));
   }
-  Saved(const Saved&) = delete;
 
-  const Tensor& get() const { return *dense_; }
-  int64_t channels() const { return dense_->sizes()[1]; }
+  const Tensor& get() const { return *dense_.get(); }
+  int64_t channels() const { return get().sizes()[1]; }
 
  private:
-  const Tensor* dense_;
-  std::optional<Tensor> copied_;
+  Dense dense_;
 };
 
 inline void check_batch(const Tensor& x) {

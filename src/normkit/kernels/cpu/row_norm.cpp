@@ -146,10 +146,11 @@ Tensor forward(const Tensor& x, const Tensor* weight, const Tensor* bias, int64_
     p.careful = &careful::forward<T>;
     const auto kernel = kernels<T>().row_forward;
     // Every thread widens gain and bias for itself: what another core has just written comes
-    // slowly.
+    // slowly. They are looked at before, as an error in a thread loses its text.
+    const Dense gain_source(weight), bias_source(bias);
     parallel(rows.count, kTwoPasses * rows.n, p.traffic, [&](int64_t begin, int64_t end) {
-      const Vector<A> gain(weight, "weight", rows.n, v.gain_offset, kInPlace<T>);
-      const Vector<A> shift(bias, "bias", rows.n, 0, kInPlace<T>);
+      const Vector<A> gain(gain_source.get(), "weight", rows.n, v.gain_offset, kInPlace<T>);
+      const Vector<A> shift(bias_source.get(), "bias", rows.n, 0, kInPlace<T>);
       std::vector<A> ones;  // a bias without a gain is too rare for a kernel of its own
       if (bias && !weight) ones.assign(rows.n, A(1));
       RowForward<T> own = p;
@@ -292,14 +293,13 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(const Tensor& grad_y, const Tens
     Tensor grad_x = input_grad ? empty(x.sizes(), type) : none(type);
     ParameterGradient<A> grad_gain(weight, weight_grad, blocks, rows.n, type);
     ParameterGradient<A> grad_bias(bias, bias_grad, blocks, rows.n, type);
-    std::optional<Tensor> dense;
-    if (!statistics.is_contiguous()) dense = contiguous(statistics);
+    const Dense saved(&statistics);
     RowBackward<T> p{};
     p.grad_y = grad_rows.tensor->template data<T>();
     p.grad_y_stride = grad_rows.stride;
     p.x = rows.tensor->template data<T>();
     p.x_stride = rows.stride;
-    p.saved = views<A>(dense ? *dense : statistics, rows.count, v);
+    p.saved = views<A>(*saved.get(), rows.count, v);
     p.grad_x = input_grad ? grad_x.template mutable_data<T>() : nullptr;
     p.rows = rows.count;
     p.n = rows.n;
@@ -314,8 +314,9 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(const Tensor& grad_y, const Tens
     p.outside = outside;
     p.careful = &careful::backward<T>;
     const auto kernel = kernels<T>().row_backward;
+    const Dense gain_source(weight);
     parallel(blocks, kTwoPasses * per_block * rows.n, p.traffic, [&](int64_t begin, int64_t end) {
-      const Vector<A> gain(weight, "weight", rows.n, gain_offset, kInPlace<T>);
+      const Vector<A> gain(gain_source.get(), "weight", rows.n, gain_offset, kInPlace<T>);
       RowBackward<T> own = p;
       own.gain = gain.get();
       kernel(own, begin, end);

@@ -120,18 +120,35 @@ inline Tensor zeros_if(bool zero, std::initializer_list<int64_t> sizes, ScalarTy
 
 inline Tensor none(ScalarType type) { return empty({0}, type); }
 
+// A tensor, or none, as one run of memory: itself or a copy.
+class Dense {
+ public:
+  explicit Dense(const Tensor* t) : tensor_(t) {
+    if (!t) return;
+    t->data<char>();  // an error where it has no memory
+    if (!t->is_contiguous()) tensor_ = &copied_.emplace(contiguous(*t));
+  }
+  Dense(const Dense&) = delete;
+
+  const Tensor* get() const { return tensor_; }
+
+ private:
+  const Tensor* tensor_;
+  std::optional<Tensor> copied_;
+};
+
 // A weight, bias or running statistic as n numbers of type A. Where it is stored as such it is
 // read in place; else it is converted once, so that kernels need no case for the dtype of weights,
 // and its NaNs are canonical.
 template <class A>
 class Vector {
  public:
-  Vector(const Tensor* source, const char* name, int64_t n, double offset = 0,
-         bool in_place = true) {
+  Vector(const Tensor* source, const char* name, int64_t n, double offset = 0, bool in_place = true)
+      : dense_(source) {
     if (!source) return;
     STD_TORCH_CHECK(source->is_cpu(), "normkit: ", name, " must be on the CPU");
     STD_TORCH_CHECK(source->numel() == n, "normkit: ", name, " must have ", n, " elements");
-    if (!source->is_contiguous()) source = &copied_.emplace(contiguous(*source));
+    source = dense_.get();
     const ScalarType type = source->scalar_type();
     if (type == scalar_type_of<A>() && offset == 0 && in_place) {
       data_ = source->data<A>();
@@ -150,14 +167,14 @@ class Vector {
     if constexpr (std::is_same_v<accumulate_t<W>, A>) {
       kernels<W>().widen(source.data<W>(), converted_.get(), n);
       for (int64_t i = 0; offset != 0 && i < n; ++i)
-        converted_[i] = A(double(converted_[i]) + offset);
+        converted_[i] = canonical(A(double(converted_[i]) + offset));
     } else {
       const W* from = source.data<W>();
       for (int64_t i = 0; i < n; ++i) converted_[i] = canonical(A(element(from + i) + offset));
     }
   }
 
-  std::optional<Tensor> copied_;
+  Dense dense_;
   std::unique_ptr<A[]> converted_;
   const A* data_ = nullptr;
 };
