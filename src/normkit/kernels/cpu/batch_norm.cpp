@@ -118,15 +118,20 @@ class Totals {
   }
 };
 
+// Of planar channels [begin, end), each sample's planes one after the other, as they lie in memory.
 template <class T, class A = accumulate_t<T>>
-A rough_mean(const Layout& in, int64_t c) {
+void set_rough_means(const Layout& in, int64_t begin, int64_t end, A* means) {
   const int64_t samples = std::min(kSamples, in.batch), step = in.batch / samples;
   const int64_t each = std::min(in.positions, kSamples / samples), apart = in.positions / each;
-  const T* x = in.tensor->template data<T>() + c * in.stride_c;
-  double sum = 0;
-  for (int64_t n = 0; n < samples; ++n)
-    for (int64_t s = 0; s < each; ++s) sum += element(x + n * step * in.stride_n + s * apart);
-  return A(sum / double(samples * each));
+  std::vector<double> sums(end - begin);
+  for (int64_t n = 0; n < samples; ++n) {
+    const T* x = in.tensor->template data<T>() + n * step * in.stride_n + begin * in.stride_c;
+    for (double& sum : sums) {
+      for (int64_t s = 0; s < each; ++s) sum += element(x + s * apart);
+      x += in.stride_c;
+    }
+  }
+  for (int64_t c = begin; c < end; ++c) means[c] = A(sums[c - begin] / double(samples * each));
 }
 
 template <class T, class A = accumulate_t<T>>
@@ -167,7 +172,7 @@ void train_planar(const Layout& in, T* out, Channels<T>& channels) {
     totals.conclude_again(c);
   };
   by_channels(
-      chunks, [&](int64_t c) { shift[c] = rough_mean<T>(in, c); },
+      chunks, [&](int64_t begin, int64_t end) { set_rough_means<T>(in, begin, end, shift); },
       [&](int64_t i, const Part& p) { sum(i, p, totals.exact); },
       [&](int64_t begin, int64_t end) {
         for (int64_t c = begin; c < end; ++c) add_up(c);

@@ -86,7 +86,7 @@ Planes<T> planes(T* out, const Chunks& in, const Part& p) {
 }
 
 // Stages of a training step: for groups of channels where there are any (a group's data is then
-// still in cache for `second`), else chunk by chunk. `start` looks at a channel, `first` leaves
+// still in cache for `second`), else chunk by chunk. `start` looks at channels, `first` leaves
 // partial results for (chunk, channel) and `join` adds the partials of channels [begin, end) in
 // their order, so both ways give the same bits.
 template <class Start, class First, class Join, class Second>
@@ -98,14 +98,14 @@ void by_channels(const Chunks& chunks, const Start& start, const First& first, c
                     [&](int64_t begin, int64_t end) {
                       for (int64_t c = begin * size; c < std::min(end * size, C); c += size) {
                         const int64_t n = std::min(size, C - c);
-                        for (int64_t k = c; k < c + n; ++k) start(k);
+                        start(c, c + n);
                         for (int64_t i = 0; i < chunks.count; ++i) first(i, chunks.at(i, c, n));
                         join(c, c + n);
                         second(chunks.samples(0, chunks.batch, c, n).before(n));
                       }
                     });
   }
-  for (int64_t c = 0; c < C; ++c) start(c);
+  start(0, C);
   parallel(C * chunks.count, cost / chunks.count, chunks.traffic, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) first(i / C, chunks.at(i / C, i % C, 1));
   });

@@ -95,7 +95,7 @@ void backward_planar(const Layout& g, const Layout& in, T* grad_x, Backward<T>& 
   const int64_t C = in.channels;
   std::vector<GradientSums> partial(C * chunks.count);
   by_channels(
-      chunks, [](int64_t) {},
+      chunks, [](int64_t, int64_t) {},
       [&](int64_t i, const Part& p) {
         const Planes<T> out = grad_x ? planes(grad_x, chunks, p) : Planes<T>{};
         if (to.training())
