@@ -176,6 +176,15 @@ inline void check_peak(const Source& source, double peak, double squares) {
     fail("a peak of %g among squares of %g", peak, squares);
 }
 
+inline void take_sums(const Block<GradientSums>& sums, int64_t n, double* grad,
+                      double* grad_x_hat) {
+  sums.check("sums");
+  for (int64_t i = 0; i < n; ++i) {
+    grad[i] = sums[i].grad;
+    grad_x_hat[i] = sums[i].grad_x_hat;
+  }
+}
+
 // -------------------------------------------------------------------------- planar
 template <class T, class A = accumulate_t<T>>
 void check_planar_sums(const Kernels<T>& k, const Case& c, Source& source) {
@@ -223,11 +232,7 @@ void check_planar_gradient_sums(const Kernels<T>& k, const Case& c, Source& sour
     Block<GradientSums> sums(end - begin, 0, c.place);
     k.planar_gradient_sums(grad.planes(begin), x.planes(begin),
                            {c.rows, end - begin, c.n, c.traffic}, hat.from(begin), sums.data());
-    sums.check("sums");
-    for (int64_t i = 0; i < end - begin; ++i) {
-      sum[i] = sums[i].grad;
-      sum_x_hat[i] = sums[i].grad_x_hat;
-    }
+    take_sums(sums, end - begin, sum, sum_x_hat);
   };
   check_sums(c, x, source, run, [&](int64_t n, int64_t ch, int64_t s) {
     const Sized g = sized(real(grad.at(n, ch, s)));
@@ -277,11 +282,7 @@ void check_planar_fixed_gradient(const Kernels<T>& k, const Case& c, Source& sou
   const auto run = [&](int64_t begin, int64_t end, double* sum, double* sum_x_hat) {
     Block<GradientSums> sums(end - begin, 0, c.place);
     call(c.grad_x ? room.data() + begin * c.n : nullptr, begin, end, sums.data());
-    sums.check("sums");
-    for (int64_t i = 0; i < end - begin; ++i) {
-      sum[i] = sums[i].grad;
-      sum_x_hat[i] = sums[i].grad_x_hat;
-    }
+    take_sums(sums, end - begin, sum, sum_x_hat);
   };
   check_sums(c, x, source, run, [&](int64_t n, int64_t ch, int64_t s) {
     const Sized g = sized(real(grad.at(n, ch, s)));

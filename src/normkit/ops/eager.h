@@ -16,6 +16,7 @@ namespace normkit::eager {
 using at::Tensor;
 using MaybeTensor = std::optional<Tensor>;
 using MaybeNumber = std::optional<double>;
+using Handle = Entries::Handle;
 
 inline const Entries* core = nullptr;  // until normkit.ops has found one
 
@@ -46,26 +47,24 @@ inline bool only_the_core(c10::DispatchKeySet keys) {
 }
 
 // ---------------------------------------------------------- to the core and back
-inline AtenTensorHandle passed(const Tensor& t) {
-  return reinterpret_cast<AtenTensorHandle>(const_cast<Tensor*>(&t));
-}
-inline AtenTensorHandle passed(const MaybeTensor& t) { return t ? passed(*t) : nullptr; }
+inline Handle passed(const Tensor& t) { return reinterpret_cast<Handle>(const_cast<Tensor*>(&t)); }
+inline Handle passed(const MaybeTensor& t) { return t ? passed(*t) : nullptr; }
 template <class P>
 P passed(const P& p) {
   return p;
 }
 
-inline Tensor taken(AtenTensorHandle handle) {
+inline Tensor taken(Handle handle) {
   Tensor t = std::move(*reinterpret_cast<Tensor*>(handle));
   aoti_torch_delete_tensor_object(handle);
   return t;
 }
 template <size_t N>
-auto taken(const std::array<AtenTensorHandle, N>& handles) {
+auto taken(const std::array<Handle, N>& handles) {
   return std::apply([](auto... handle) { return std::tuple(taken(handle)...); }, handles);
 }
 
-// An operator, at the core or by the dispatcher.
+// An operator of several results, at the core or by the dispatcher.
 template <class Signature>
 class Operator;
 
@@ -83,15 +82,10 @@ class Operator<R(P...)> {
   }
 
  private:
-  static auto result() {
-    if constexpr (std::is_same_v<R, Tensor>)
-      return AtenTensorHandle();
-    else
-      return std::array<AtenTensorHandle, std::tuple_size_v<R>>();
-  }
+  using Handles = std::array<Handle, std::tuple_size_v<R>>;
 
   c10::TypedOperatorHandle<R(P...)> dispatched_;
-  decltype(result()) (*direct_)(decltype(passed(std::declval<P>()))...);
+  Handles (*direct_)(decltype(passed(std::declval<P>()))...);
 };
 
 // ------------------------------------------------------- with nodes (autograd.cpp)
