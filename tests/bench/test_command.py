@@ -1,5 +1,6 @@
 """`normkit bench` as a user runs it."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -174,4 +175,5 @@ def test_normkit_leaves_the_bench_and_its_extras_alone():
 
 
 def test_bench_files_are_named_by_machine_and_versions():
-    assert make_bench().machine.name == "a-processor-more-2threads-normkit0.1.0-torch2.13.0"
+    machine = dataclasses.replace(make_bench().machine, kernels="cpu: normkit C++ core, avx2")
+    assert machine.name == "a-processor-more-avx2-2threads-normkit0.1.0-torch2.13.0"

@@ -1,7 +1,6 @@
 """Counted bytes, and the copies that move them."""
 
 import dataclasses
-import os
 
 import pytest
 
@@ -45,23 +44,18 @@ def test_channels_last_the_whole_tensor_has_to_stay():
     assert counted("batch_norm_training", (1024, 512), "forward", threads=1)[0] == 2
 
 
-@pytest.mark.parametrize("told", [0, -1])
-def test_the_cache_has_a_size_where_the_system_does_not_tell(told, monkeypatch):
-    monkeypatch.setattr(os, "sysconf", lambda name: told)
-    assert machine.l2_bytes() == machine.FALLBACK_L2
+@pytest.mark.parametrize("told", [None, "", "0K", "unknown"])
+def test_the_cache_has_a_size_where_the_system_does_not_tell(told, tmp_path):
+    file = tmp_path / "size"
+    if told is not None:
+        file.write_text(told)
+    assert machine.l2_bytes(file) == machine.FALLBACK_L2
 
 
-def test_the_cache_has_a_size_where_the_system_has_no_such_question(monkeypatch):
-    def refuse(name):
-        raise ValueError(name)
-
-    monkeypatch.setattr(os, "sysconf", refuse)
-    assert machine.l2_bytes() == machine.FALLBACK_L2
-
-
-def test_the_cache_s_size_is_asked(monkeypatch):
-    monkeypatch.setattr(os, "sysconf", {"SC_LEVEL2_CACHE_SIZE": 12345}.get)
-    assert machine.l2_bytes() == 12345
+def test_the_cache_s_size_is_asked(tmp_path):
+    file = tmp_path / "size"
+    file.write_text("512K\n")
+    assert machine.l2_bytes(file) == 2**19
 
 
 def test_on_a_gpu_the_whole_tensor_has_to_stay():

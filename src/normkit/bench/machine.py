@@ -45,8 +45,9 @@ class Machine:
 
     @property
     def name(self) -> str:
-        """Machine and versions in a file's name."""
-        where = self.gpu or f"{self.cpu}-{self.threads}threads"
+        """Machine and versions in a file's name; one vendor's processors may all be called the same."""
+        instructions = self.kernels.partition(" core, ")[2]
+        where = self.gpu or f"{self.cpu}-{instructions}-{self.threads}threads"
         text = f"{where}-normkit{self.normkit}-torch{self.torch.split('+')[0]}"
         return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
 
@@ -77,13 +78,14 @@ def this_machine(device: str = "cpu") -> Machine:
     )
 
 
-def l2_bytes() -> int:
-    """The second-level cache of a core, `FALLBACK_L2` where the system does not tell."""
-    try:
-        known = os.sysconf("SC_LEVEL2_CACHE_SIZE")
-    except (ValueError, AttributeError, OSError):  # another C library
-        known = 0
-    return known if known > 0 else FALLBACK_L2
+def l2_bytes(told: Path = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")) -> int:
+    """The second-level cache of a core as Linux tells it, `FALLBACK_L2` where the system does not.
+
+    >>> l2_bytes() >= 2**18
+    True
+    """
+    size = re.fullmatch(r"([1-9]\d*)K\s*", told.read_text(encoding="utf-8")) if told.exists() else None
+    return int(size[1]) * 1024 if size else FALLBACK_L2
 
 
 def _cores() -> int:
