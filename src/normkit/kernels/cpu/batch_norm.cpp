@@ -94,16 +94,19 @@ class Totals {
   const bool exact;  // whether they were summed in double
 
   ChannelSums sums() { return {numbers_[0], numbers_[1], numbers_[2]}; }
-  // From sums to moments; whether all of channels [begin, end) can be relied on.
-  bool conclude(int64_t begin, int64_t end) { return conclude(begin, end, exact); }
-  // As conclude, of a channel: if not, its sums must be taken again, in double and relative to
-  // another shift.
-  bool relied_on(int64_t c) {
-    if (conclude(c, c + 1)) return true;
-    A& shift = to_.shift()[c];
-    const A better = A(double(shift) + to_.moments().mean[c]);
-    shift = std::isfinite(better) ? better : std::isfinite(shift) ? shift : A(0);
-    return false;
+  // From sums to moments, of channels [begin, end). again(c) is called for those that can't be
+  // relied on: their sums must be taken again, in double and relative to another shift, which is
+  // set here. Such are few: they are looked for by halves.
+  template <class Again>
+  void conclude(int64_t begin, int64_t end, const Again& again) {
+    if (conclude(begin, end, exact)) return;
+    if (end - begin == 1) {
+      move_shift(begin);
+      return again(begin);
+    }
+    const int64_t middle = begin + (end - begin) / 2;
+    conclude(begin, middle, again);
+    conclude(middle, end, again);
   }
   void conclude_again(int64_t c) { conclude(c, c + 1, true); }
 
@@ -112,6 +115,11 @@ class Totals {
   Channels<T>& to_;
   PerChannel<double, 3> numbers_;
 
+  void move_shift(int64_t c) {
+    A& shift = to_.shift()[c];
+    const A better = A(double(shift) + to_.moments().mean[c]);
+    shift = std::isfinite(better) ? better : std::isfinite(shift) ? shift : A(0);
+  }
   bool conclude(int64_t begin, int64_t end, bool exactly) {
     return kernels<T>().channel_moments(sums(), count_, to_.eps(), exactly, to_.moments(), begin,
                                         end);
@@ -166,7 +174,6 @@ void train_planar(const Layout& in, T* out, Channels<T>& channels) {
     to.sum[c] = s.sum, to.squares[c] = s.squares, to.peak[c] = s.peak;
   };
   const auto again = [&](int64_t c) {
-    if (totals.relied_on(c)) return;
     for (int64_t i = 0; i < chunks.count; ++i) sum(i, chunks.at(i, c, 1), true);
     add_up(c);
     totals.conclude_again(c);
@@ -176,8 +183,7 @@ void train_planar(const Layout& in, T* out, Channels<T>& channels) {
       [&](int64_t i, const Part& p) { sum(i, p, totals.exact); },
       [&](int64_t begin, int64_t end) {
         for (int64_t c = begin; c < end; ++c) add_up(c);
-        if (!totals.conclude(begin, end))
-          for (int64_t c = begin; c < end; ++c) again(c);
+        totals.conclude(begin, end, again);
         channels.set(begin, end);
       },
       [&](const Part& p) {
@@ -207,16 +213,25 @@ class InterleavedSums {
       kernels<T>().interleaved_sums(rows<T>(in, first), span, shift, exact, partial_[0] + b * C,
                                     partial_[1] + b * C, partial_[2] + b * C);
     });
-    kernels<double>().add_partials(partial_[0], blocks_.count, C, C, to.sum);
-    kernels<double>().add_partials(partial_[1], blocks_.count, C, C, to.squares);
-    std::copy_n(partial_[2], C, to.peak);
-    for (int64_t b = 1; b < blocks_.count; ++b)
-      for (int64_t c = 0; c < C; ++c) to.peak[c] = std::max(to.peak[c], partial_[2][b * C + c]);
+    parallel(C, 3 * blocks_.count, [&](int64_t begin, int64_t end) {
+      const auto add = kernels<double>().add_partials;
+      add(partial_[0] + begin, blocks_.count, C, end - begin, to.sum + begin);
+      add(partial_[1] + begin, blocks_.count, C, end - begin, to.squares + begin);
+      raise(partial_[2], to.peak, begin, end);
+    });
   }
 
  private:
   const Blocks& blocks_;
   PerChannel<double, 3> partial_;
+
+  void raise(const double* peaks, double* most, int64_t begin, int64_t end) const {
+    std::copy(peaks + begin, peaks + end, most + begin);
+    for (int64_t b = 1; b < blocks_.count; ++b) {
+      peaks += blocks_.channels;
+      for (int64_t c = begin; c < end; ++c) most[c] = std::max(most[c], peaks[c]);
+    }
+  }
 };
 
 template <class T, class A = accumulate_t<T>>
@@ -227,10 +242,9 @@ void train_interleaved(const Layout& in, T* out, Channels<T>& channels) {
   Totals<T> totals(in, channels);
   set_rough_means<T>(in, totals.exact ? 1 : kSampledRows, channels.shift());
   sums.add_up<T>(in, channels.shift(), totals.exact, totals.sums());
-  if (!totals.conclude(0, C)) {
-    std::vector<int64_t> again;
-    for (int64_t c = 0; c < C; ++c)
-      if (!totals.relied_on(c)) again.push_back(c);
+  std::vector<int64_t> again;
+  totals.conclude(0, C, [&](int64_t c) { again.push_back(c); });
+  if (!again.empty()) {
     // Only the channels that need it take the second result: none sees another's data.
     sums.add_up<T>(in, channels.shift(), true, totals.sums());
     for (const int64_t c : again) totals.conclude_again(c);

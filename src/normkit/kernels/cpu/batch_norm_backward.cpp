@@ -141,8 +141,11 @@ void backward_interleaved(const Layout& g, const Layout& in, T* grad_x, Backward
       k.interleaved_apply(rows<T>(g, first), out, span, to.constant());
   });
   if (to.summed())
-    for (int s = 0; s < 2; ++s)
-      kernels<double>().add_partials(partial[s], blocks.count, C, C, to.sums[s]);
+    parallel(C, 2 * blocks.count, [&](int64_t begin, int64_t end) {
+      for (int s = 0; s < 2; ++s)
+        kernels<double>().add_partials(partial[s] + begin, blocks.count, C, end - begin,
+                                       to.sums[s] + begin);
+    });
   for_channels(C, [&](int64_t begin, int64_t end) { to.set(begin, end); });
   if (!grad_x || !to.training()) return;
   blocks.backwards([&](int64_t, int64_t first, const Span& span) {

@@ -72,14 +72,17 @@ NORMKIT_INLINE inline V fixed_gradient(const FixedGradient<N>& a, const V& g) {
   return sizeof(T) == sizeof(float) ? fused(g, a.scale, g * a.scale_rest) : g * a.scale;
 }
 
-// Calls sweep(write) with what writes a vector of a gradient, or nothing where there is no room.
+// Calls sweep(write, traffic) with what writes a vector of a gradient, or nothing where there is no
+// room.
 template <class T, class Sweep>
 NORMKIT_INLINE inline void with_room(const T* room, Traffic traffic, const Sweep& sweep) {
-  if (!room) return sweep([](auto&&...) {});
+  if (!room) return sweep([](auto&&...) {}, Constant<Traffic::cached>{});
   with_traffic(traffic, [&](auto way) {
-    sweep([](T* to, int64_t i, const auto& numbers, const auto& grad_y, auto width) NORMKIT_INLINE {
+    const auto write = [](T* to, int64_t i, const auto& numbers, const auto& grad_y,
+                          auto width) NORMKIT_INLINE {
       store_to<decltype(way)::value>(to + i, fixed_gradient<T>(numbers, grad_y), width);
-    });
+    };
+    sweep(write, way);
   });
 }
 

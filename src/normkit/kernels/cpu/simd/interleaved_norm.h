@@ -7,6 +7,10 @@ namespace normkit::NORMKIT_ISA {
 
 constexpr int64_t kRowsAhead = 8;  // how far ahead the next rows are fetched
 
+// Whether rows may be written by turns: past the cache only line by line.
+template <Traffic kTraffic, class T>
+constexpr bool kTogether = kTraffic == Traffic::cached || kWholeLines<T>;
+
 // Rows handled at once, so that a channel's numbers are loaded once for all of them.
 template <int R>
 struct AtOnce {
@@ -123,14 +127,14 @@ inline Traffic for_rows(const Span& span, const T* to) {
   return by_lines(to, span.channels) ? span.traffic : Traffic::cached;
 }
 
-// The sums of grad_y and grad_y * x_hat; write(to, i, numbers, grad_y, width) has a place for a
-// vector of the gradient itself, where one is wanted.
-template <class T, class Numbers, class Write, class A = accumulate_t<T>>
+// The sums of grad_y and grad_y * x_hat, R rows at a time; write(to, i, numbers, grad_y, width) has
+// a place for a vector of the gradient itself, where one is wanted.
+template <int R, class T, class Numbers, class Write, class A = accumulate_t<T>>
 NORMKIT_INLINE inline void sum_gradients(Rows<const T> grad_y, Rows<const T> x, T* grad_x,
                                          const Span& span, const Numbers& channels, double* grad,
                                          double* grad_x_hat, const Write& write) {
   for (int64_t c = 0; c < span.channels; ++c) grad[c] = grad_x_hat[c] = 0;
-  sum_rows<A, kWholeLines<T> ? 4 : 2>(
+  sum_rows<A, R>(
       span,
       [&](auto at_once, int64_t row, int64_t c, int64_t n, A* s, A* sx) NORMKIT_INLINE {
         const T *g = grad_y.data + row * grad_y.stride + c, *from = x.data + row * x.stride + c;
@@ -161,36 +165,36 @@ NORMKIT_INLINE inline void sum_gradients(Rows<const T> grad_y, Rows<const T> x, 
 template <class T, class A = accumulate_t<T>>
 void interleaved_gradient_sums(Rows<const T> grad_y, Rows<const T> x, Span span,
                                Hat<const A*> channels, double* grad, double* grad_x_hat) {
-  sum_gradients<T>(grad_y, x, nullptr, span, channels, grad, grad_x_hat, [](auto&&...) {});
+  sum_gradients<4>(grad_y, x, (T*)nullptr, span, channels, grad, grad_x_hat, [](auto&&...) {});
 }
 
 // All rows, so many channels at a time that their numbers stay in the innermost cache. A body keeps
 // strides and channels in variables of its own: for all the compiler knows a store changes what
 // lies behind a reference, and it is read again for every vector.
-template <class T, class Body>
+template <int R, class Body>
 NORMKIT_INLINE inline void by_tiles(const Span& span, Body&& body) {
   constexpr int64_t kTile = 1024;
-  constexpr int kRows = kWholeLines<T> ? 2 : 1;
   for (int64_t c = 0; c < span.channels; c += kTile)
-    by_rows<kRows>(0, span.rows, c, span.channels - c < kTile ? span.channels - c : kTile, body);
+    by_rows<R>(0, span.rows, c, span.channels - c < kTile ? span.channels - c : kTile, body);
 }
 
 template <class T, class A = accumulate_t<T>>
 void interleaved_apply(Rows<const T> x, T* y, Span span, Apply<const A*> channels) {
   with_traffic(for_rows(span, y), [&](auto traffic) {
-    by_tiles<T>(span, [&](auto at_once, int64_t row, int64_t c, int64_t n) NORMKIT_INLINE {
-      const T* from = x.data + row * x.stride + c;
-      T* to = y + row * span.channels + c;
-      const int64_t apart = x.stride, apart_y = span.channels;
-      const auto own = channels.from(c);
-      sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-        const auto numbers = vectors(own, i, width);
-        for (int r = 0; r < at_once.rows; ++r) {
-          const auto v = load(from + r * apart + i, width);
-          store_to<traffic.value>(to + r * apart_y + i, applied<T>(numbers, v), width);
-        }
-      });
-    });
+    by_tiles<kTogether<traffic.value, T> && (kWholeLines<T> || !kPairs<T>) ? 2 : 1>(
+        span, [&](auto at_once, int64_t row, int64_t c, int64_t n) NORMKIT_INLINE {
+          const T* from = x.data + row * x.stride + c;
+          T* to = y + row * span.channels + c;
+          const int64_t apart = x.stride, apart_y = span.channels;
+          const auto own = channels.from(c);
+          sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+            const auto numbers = vectors(own, i, width);
+            for (int r = 0; r < at_once.rows; ++r) {
+              const auto v = load(from + r * apart + i, width);
+              store_to<traffic.value>(to + r * apart_y + i, applied<T>(numbers, v), width);
+            }
+          });
+        });
   });
 }
 
@@ -198,21 +202,22 @@ template <class T, class A = accumulate_t<T>>
 void interleaved_gradient(Rows<const T> grad_y, Rows<const T> x, T* grad_x, Span span,
                           Gradient<const A*> channels) {
   with_traffic(for_rows(span, grad_x), [&](auto traffic) {
-    by_tiles<T>(span, [&](auto at_once, int64_t row, int64_t c, int64_t n) NORMKIT_INLINE {
-      const T* g = grad_y.data + row * grad_y.stride + c;
-      const T* from = x.data + row * x.stride + c;
-      T* to = grad_x + row * span.channels + c;
-      const int64_t apart_g = grad_y.stride, apart = x.stride, apart_out = span.channels;
-      const auto own = channels.from(c);
-      sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-        const auto numbers = vectors(own, i, width);
-        for (int r = 0; r < at_once.rows; ++r) {
-          const auto v = load(from + r * apart + i, width);
-          const auto grad = load(g + r * apart_g + i, width);
-          store_to<traffic.value>(to + r * apart_out + i, gradient(numbers, grad, v), width);
-        }
-      });
-    });
+    by_tiles<kTogether<traffic.value, T> ? 2 : 1>(
+        span, [&](auto at_once, int64_t row, int64_t c, int64_t n) NORMKIT_INLINE {
+          const T* g = grad_y.data + row * grad_y.stride + c;
+          const T* from = x.data + row * x.stride + c;
+          T* to = grad_x + row * span.channels + c;
+          const int64_t apart_g = grad_y.stride, apart = x.stride, apart_out = span.channels;
+          const auto own = channels.from(c);
+          sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+            const auto numbers = vectors(own, i, width);
+            for (int r = 0; r < at_once.rows; ++r) {
+              const auto v = load(from + r * apart + i, width);
+              const auto grad = load(g + r * apart_g + i, width);
+              store_to<traffic.value>(to + r * apart_out + i, gradient(numbers, grad, v), width);
+            }
+          });
+        });
   });
 }
 
@@ -220,8 +225,19 @@ template <class T, class A = accumulate_t<T>>
 void interleaved_fixed_gradient(Rows<const T> grad_y, Rows<const T> x, T* grad_x, Span span,
                                 FixedGradient<const A*> channels, double* grad,
                                 double* grad_x_hat) {
-  with_room(grad_x, for_rows(span, grad_x), [&](auto write) {
-    sum_gradients<T>(grad_y, x, grad_x, span, channels, grad, grad_x_hat, write);
+  // Past the cache half lines of several rows wait for their other halves in one set of the
+  // innermost cache, where rows are a multiple of its ways apart: 4 KB.
+  constexpr int64_t kLong = 4000;
+  with_room(grad_x, for_rows(span, grad_x), [&](auto write, auto traffic) {
+    const auto sum = [&](auto at_once) {
+      sum_gradients<at_once.rows>(grad_y, x, grad_x, span, channels, grad, grad_x_hat, write);
+    };
+    if constexpr (kWholeLines<T>)
+      sum(AtOnce<4>{});
+    else if (traffic.value == Traffic::cached || span.channels * int64_t(sizeof(T)) < kLong)
+      sum(AtOnce<2>{});
+    else
+      sum(AtOnce<1>{});
   });
 }
 

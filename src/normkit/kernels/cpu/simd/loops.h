@@ -49,6 +49,12 @@ NORMKIT_INLINE inline void sweep_in(int64_t begin, int64_t end, Body&& body) {
 // Row norms take rows in groups of at most so many, and columns in tiles.
 constexpr int64_t kGroupRows = 8, kTileColumns = 1024;
 
+// So many rows to a group that they have about `elements`.
+inline int64_t rows_of(int64_t elements, int64_t n) {
+  const int64_t rows = elements / n;
+  return rows < 1 ? 1 : rows < kGroupRows ? rows : kGroupRows;
+}
+
 // Whether dense rows of n all begin at a line.
 template <class T>
 inline bool by_lines(const T* rows, int64_t n) {

@@ -159,7 +159,7 @@ void planar_fixed_gradient(Planes<const T> grad_y, Planes<const T> x, Planes<T> 
                            FixedGradient<const A*> channels, GradientSums* sums) {
   const bool lines =
       by_lines(grad_x.data, grad_x.stride_c) && by_lines(grad_x.data, grad_x.stride_n);
-  with_room(grad_x.data, lines ? box.traffic : Traffic::cached, [&](auto write) {
+  with_room(grad_x.data, lines ? box.traffic : Traffic::cached, [&](auto write, auto) {
     sum_planes(
         box,
         [&](int64_t n, int64_t c, Wide<2>& wide) NORMKIT_INLINE {

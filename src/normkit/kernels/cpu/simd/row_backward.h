@@ -182,7 +182,7 @@ inline void backward_group(const RowBackward<T>& p, Wanted wanted, int64_t row, 
   for (int64_t begin = 0; begin < p.n; begin += tile) {
     const int64_t end = p.n - begin < tile ? p.n : begin + tile;
     int64_t r = 0;
-    constexpr int kRows = kTraffic == Traffic::cached || kWholeLines<T> ? 4 : 1;
+    constexpr int kRows = kWholeLines<T> ? 4 : 1;
     for (; together && r + kRows <= count; r += kRows)
       backward_tile<kRows, kCentred, kTraffic>(p, wanted, row + r, &s[r], begin, end, grad_gain,
                                                grad_bias, count);
@@ -196,9 +196,11 @@ inline void backward_group(const RowBackward<T>& p, Wanted wanted, int64_t row, 
 }
 
 // Rows that are summed, then applied: half as many where that keeps x and grad_y in the innermost
-// cache, and past the cache, where the next ones are on their way meanwhile.
+// cache, and past the cache, where the next ones are on their way meanwhile. Those that are applied
+// one by one had better be summed so as well, unless they are short.
 template <Traffic kTraffic, class T>
 inline int64_t backward_rows(int64_t n) {
+  if (!kWholeLines<T>) return rows_of(1024, n);
   if (kTraffic == Traffic::streamed) return kGroupRows / 2;
   constexpr int64_t kInnermost = 24 << 10;
   const int64_t bytes = 2 * n * int64_t(sizeof(T));

@@ -183,10 +183,17 @@ inline void save_row(const RowStatistics<A>& save, int64_t row, const Scalars<A>
   if (save.slope) save.slope[row] = A(s.slope);
 }
 
+// How many rows are summed before they are applied: enough that a row's sums, root and shift need
+// not be waited for, and few where the rows would leave the innermost cache meanwhile, or, past the
+// cache, reading and writing had better alternate sooner.
+template <Traffic kTraffic, class T>
+inline int64_t forward_rows(int64_t n) {
+  if (!kWholeLines<T>) return rows_of(4096, n);
+  return kTraffic == Traffic::streamed ? 2 : kGroupRows;
+}
+
 // All rows of a group are summed, then all are applied, tile by tile of their columns, so that gain
-// and bias are read from the innermost cache. Past the cache, reading and writing had better
-// alternate sooner.
-constexpr int64_t kStreamedGroup = 2;
+// and bias are read from the innermost cache.
 
 template <bool kCentred, Traffic kTraffic, Affine kAffine, class T, class A = accumulate_t<T>>
 inline void forward_group(const RowForward<T>& p, int64_t row, int64_t count) {
@@ -216,9 +223,9 @@ inline void forward_group(const RowForward<T>& p, int64_t row, int64_t count) {
 
 template <bool kCentred, Traffic kTraffic, class T>
 inline void forward_range(const RowForward<T>& p, int64_t row, int64_t end) {
-  constexpr int64_t kRows = kTraffic == Traffic::streamed ? kStreamedGroup : kGroupRows;
-  for (; row < end; row += kRows) {
-    const int64_t count = end - row < kRows ? end - row : kRows;
+  const int64_t rows = forward_rows<kTraffic, T>(p.n);
+  for (; row < end; row += rows) {
+    const int64_t count = end - row < rows ? end - row : rows;
     if (p.bias)
       forward_group<kCentred, kTraffic, Affine::gain_and_bias>(p, row, count);
     else if (p.gain)
