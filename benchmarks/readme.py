@@ -41,13 +41,13 @@ DARK = {"ink": "#f0f6fc", "muted": "#9198a1", "surface": "#0d1117", "page": "#0d
 DARK |= {"pytorch": "#f08e5b", "inductor": "#dcb355", "onnxruntime": "#74a9f0", "jax": "#c792e0"}
 
 
-def newest() -> tuple[Path, Bench]:
-    """The run in `results/` that was made last."""
-    runs = [(path, results.load(path)) for path in sorted((ROOT / "benchmarks" / "results").glob("*.json"))]
-    return max(runs, key=lambda run: run[1].created)
+def runs() -> list[tuple[Path, Bench]]:
+    """Every machine's last run, the newest first."""
+    found = [(path, results.load(path)) for path in sorted((ROOT / "benchmarks" / "results").glob("*.json"))]
+    return sorted(found, key=lambda run: run[1].created, reverse=True)
 
 
-def block(path: Path, plot: Path, bench: Bench) -> str:
+def block(path: Path, plot: Path, bench: Bench, others: list[tuple[Path, Bench]]) -> str:
     """What stands between README's marks."""
     rows = {row.case: row for row in bench.rows}
     peers = [p for p in bench.settings.peers if any(row.seconds(p) for row in rows.values())]
@@ -68,6 +68,7 @@ def block(path: Path, plot: Path, bench: Bench) -> str:
         "",
         f"All cases: [{path.name}]({path.relative_to(ROOT).as_posix()}); how to read them: "
         "[docs/benchmarks.md](docs/benchmarks.md).",
+        *_elsewhere(others),
     ]
     return "\n".join([BEGIN, *lines, END])
 
@@ -101,6 +102,20 @@ def _totals(bench: Bench, summary: Summary, peers: list[str]) -> list[str]:
     ]
 
 
+def _elsewhere(others: list[tuple[Path, Bench]]) -> list[str]:
+    """The last runs on other machines, a line for each."""
+    lines = []
+    for path, bench in others:
+        summary = summarise(bench)
+        if summary.best is None:
+            continue
+        link = f"[{bench.machine.title}]({path.relative_to(ROOT).as_posix()})"
+        pytorch, best = (wording.times(mean.value) for mean in (summary.against["pytorch"], summary.best))
+        lines.append(f"| {link} | {bench.created[:10]} | {pytorch} | {best} | {len(summary.behind)} |")
+    head = f"| other machines | run of | PyTorch | best of each case | below {BEHIND:g} of it |"
+    return ["", head, "|---" * 5 + "|", *lines] if lines else []
+
+
 def drawing(bench: Bench) -> str:
     """The ratios of the float32 cases as an SVG file that follows the reader's light or dark."""
     panel = ratio_panels(bench)[0]
@@ -115,12 +130,12 @@ def drawing(bench: Bench) -> str:
 
 def main(check: bool) -> int:
     """Write or check; exit code 1 where something differs."""
-    path, bench = newest()
+    (path, bench), *others = runs()
     plot = path.with_suffix(".svg")
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
-    wanted = {readme: before + block(path, plot, bench) + rest.split(END)[1], plot: drawing(bench)}
+    wanted = {readme: before + block(path, plot, bench, others) + rest.split(END)[1], plot: drawing(bench)}
     different = [
         file
         for file, content in wanted.items()

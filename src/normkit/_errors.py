@@ -25,6 +25,18 @@ def is_outside(eps_mode: str) -> bool:
     return eps_mode == "outside"
 
 
+def may_train(
+    tracked: tuple[Tensor | None, Tensor | None, Tensor | None], input: Tensor, momentum: float | None
+) -> bool:
+    """Whether a batch can be trained with, and the running statistics take it."""
+    return values_per_channel(input) != 1 and may_update(tracked, input, momentum)
+
+
+def values_per_channel(input: Tensor) -> int:
+    """How many there are of each channel of a batch."""
+    return input.numel() // max(1, input.shape[1])
+
+
 def may_update(
     tracked: tuple[Tensor | None, Tensor | None, Tensor | None], input: Tensor, momentum: float | None
 ) -> bool:

@@ -252,14 +252,14 @@ def tracked_batch_norm(
         if compiler._is_exporting_flag or (not compiling and _is_tracing()):
             return _portable.batch_norm(input, tracked, weight, bias, training, momentum, eps)
         if training:
-            count = input.numel() // max(1, input.shape[1])
-            if count == 1 or not _errors.may_update(tracked, input, momentum):
+            surely = not compiling and _batch.may_train(*tracked, input, momentum)
+            if not surely and not _errors.may_train(tracked, input, momentum):
                 raise RuntimeError("normkit: refused")
             # A forward pass within a backward pass repeats one whose batch was counted (checkpointing).
             if not compiling and _current_graph_task_id() != -1:
                 tracked = (None, None, None)
             if compiling or _is_transformed():
-                return _train_in_parts(input, tracked, weight, bias, momentum, eps, count)
+                return _train_in_parts(input, tracked, weight, bias, momentum, eps)
             if is_grad_enabled() and (input.requires_grad or _want_grad(weight, bias)):
                 return _batch.batch_norm_step_with_grad(input, weight, bias, eps, *tracked, momentum)
             return _batch.batch_norm_step_direct(input, weight, bias, eps, *tracked, momentum)[0]  # type: ignore[no-any-return]
@@ -290,9 +290,9 @@ def _train_in_parts(
     bias: Tensor | None,
     momentum: float | None,
     eps: float,
-    count: int,
 ) -> Tensor:
     """A training step whose parts the compiler, or a transformation, can see."""
+    count = _errors.values_per_channel(input)
     if _is_transformed():
         output, statistics = pytorch.batch_norm_train_formula(input, weight, bias, eps)
     else:

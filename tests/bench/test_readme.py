@@ -1,14 +1,18 @@
 """README's table and plot are those of the newest run, and the page of the bench is right about it."""
 
+import dataclasses
 import importlib.util
 import re
 import sys
 from pathlib import Path
 
 from normkit.bench import cases, check, drift, timing
+from normkit.bench.cases import Case
 from normkit.bench.contenders import PEERS
+from normkit.bench.results import save
 
 from ..process import ROOT, python
+from .conftest import ROWS, make_bench, make_row
 
 BENCHMARKS = ROOT / "benchmarks"
 
@@ -27,7 +31,7 @@ def load_script(monkeypatch):
 
 def test_the_check_sees_a_difference(tmp_path, monkeypatch, capsys):
     script = load_script(monkeypatch)
-    saved, _ = script.newest()
+    saved, _ = script.runs()[0]
     results = tmp_path / "benchmarks" / "results"
     results.mkdir(parents=True)
     (results / saved.name).write_text(saved.read_text())
@@ -43,6 +47,27 @@ def test_the_check_sees_a_difference(tmp_path, monkeypatch, capsys):
     assert text.endswith("-->\nafter\n")
     readme.write_text(text.replace("RMSNorm", "RMS norm", 1))
     assert script.main(check=True) == 1
+
+
+def test_every_other_machine_has_a_line(tmp_path, monkeypatch):
+    script = load_script(monkeypatch)
+    results = tmp_path / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    slower = [make_row(Case("rms_norm", (512, 4096), "forward"), ours=5e-3, theirs=4e-3)]
+    for name, created, rows in (("old", "2026-01-02", slower), ("new", "2026-01-03", ROWS)):
+        save(
+            dataclasses.replace(make_bench(rows), created=f"{created}T00:00:00+00:00"),
+            results / f"{name}.json",
+        )
+    monkeypatch.setattr(script, "ROOT", tmp_path)
+    (path, bench), *others = script.runs()
+    assert path.stem == "new"
+    text = script.block(path, path.with_suffix(".svg"), bench, others)
+    assert (
+        "| [a <processor> & more, 2 threads](benchmarks/results/old.json) | 2026-01-02 | 0.80x | 0.80x | 1 |"
+        in text
+    )
+    assert "other machines" not in script.block(path, path.with_suffix(".svg"), bench, [])
 
 
 def test_the_plot_is_small_and_stands_alone():

@@ -7,6 +7,7 @@ from torch.autograd import profiler
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from normkit import _errors
 from normkit.kernels import cpu
 from normkit.ops import _define
 from normkit.ops import batch_norm as channels
@@ -25,6 +26,10 @@ CALLS = {
     "layer_norm": [(X, None, None, 1e-5), (X, W, B, 1e-5, 1), (X, W[None].expand(4, 8), None, 0.0, 2)],
     "rms_norm": [(X, None, None, None), (X, W, B, 1e-6, 1, True, 0.5), (X, W, None, 1e-6, 1)],
     "batch_norm": [(X, MEAN, VAR, None, None, 1e-5), (X, MEAN, VAR, W, B, 1e-5)],
+    "batch_norm_step": [
+        (X, None, None, 1e-5, None, None, None, 0.1),
+        (X, W, B, 1e-5, MEAN, VAR, torch.tensor(3), None),
+    ],
 }
 WITH_GRAD = {
     "row_norm_with_grad": [
@@ -71,8 +76,13 @@ def fresh(arguments, wanted):
     ]
 
 
+def tensors_of(arguments):
+    return [a for a in arguments if isinstance(a, torch.Tensor)]
+
+
 def test_the_operators_are_called_so():
-    for call in (rows.layer_norm_direct, rows.rms_norm_direct, channels.batch_norm_direct):
+    plain = rows.layer_norm_direct, rows.rms_norm_direct, channels.batch_norm_direct
+    for call in (*plain, channels.batch_norm_step_direct):
         assert call.__self__ is not None
         assert call.__name__ in CALLS
     for call in (rows.row_norm_with_grad, channels.batch_norm_fixed_with_grad):
@@ -84,11 +94,14 @@ def test_the_operators_are_called_so():
     ("name", "arguments"), [(name, arguments) for name, all in CALLS.items() for arguments in all]
 )
 def test_inference_has_the_operators_bits(name, arguments):
-    spied = Spied(name)
+    spied, results = Spied(name), []
     with torch.inference_mode():
-        y = spied(*arguments)
-        assert y.is_inference()
-        assert torch.equal(y, spied.operator(*arguments))
+        for call in (spied, spied.operator):
+            given = fresh(arguments, wanted=False)
+            y = call(*given)
+            results.append([*(y if isinstance(y, tuple) else (y,)), *tensors_of(given)])
+            assert results[-1][0].is_inference()
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
     assert not spied.left
 
 
@@ -101,10 +114,54 @@ def test_training_has_the_operators_bits(name, arguments):
         given = fresh(arguments, wanted=True)
         y = call(*given)
         y.backward(normal((4, 8), seed="grad"))
-        tensors = [a for a in given if isinstance(a, torch.Tensor)]
+        tensors = tensors_of(given)
         results.append([y.detach(), *tensors, *(t.grad for t in tensors if t.requires_grad)])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
     assert not spied.left
+
+
+COUNT, ONE = torch.tensor(3), torch.ones(1)
+SOUND = {
+    "nothing tracked": ((None, None, None), X, 0.1),
+    "all": ((MEAN, VAR, COUNT), X, None),
+    "images of another dtype": ((MEAN.half(), VAR.double(), None), X.bfloat16()[..., None, None], 0.1),
+    "one channel's, spread": ((ONE.expand(1), None, None), X[:, :1], 0.1),
+    "no batch": ((MEAN, VAR, None), X[:0], 0.1),
+}
+UNSOUND = {
+    "one value per channel": ((MEAN, VAR, None), X[:1], 0.1),
+    "another number of channels": ((MEAN, VAR[:7], None), X, 0.1),
+    "a matrix": ((MEAN[None], VAR, None), X, 0.1),
+    "integers": ((MEAN.int(), VAR, None), X, 0.1),
+    "numbers of eight bits": ((MEAN.to(torch.float8_e5m2), VAR, None), X, 0.1),
+    "a gradient": ((MEAN, VAR.clone().requires_grad_(), None), X, 0.1),
+    "one number for all": ((MEAN, ONE.expand(8), None), X, 0.1),
+    "sparse": ((MEAN.to_sparse(), VAR, None), X, 0.1),
+    "on another device": ((MEAN.to("meta"), VAR, None), X, 0.1),
+    "no share and no count": ((MEAN, VAR, None), X, None),
+    "a count that is none": ((MEAN, VAR, ONE), X, 0.1),
+    "two counts": ((MEAN, VAR, torch.tensor([1, 2])), X, 0.1),
+}
+
+
+@pytest.mark.parametrize("case", SOUND | UNSOUND)
+def test_whether_a_batch_may_be_trained_with(case):
+    tracked, x, momentum = (SOUND | UNSOUND)[case]
+    wanted = case in SOUND
+    assert channels.may_train(*tracked, x, momentum) is wanted
+    assert _errors.may_train(tracked, x, momentum) is wanted
+
+
+class OfItsOwn(torch.Tensor):
+    pass
+
+
+def test_what_is_not_plain_is_not_sure():
+    assert channels.may_train(MEAN, VAR, None, X, 1) is False  # a whole number
+    assert channels.may_train(MEAN, VAR, None, W, 0.1) is False  # no channels
+    assert channels.may_train(MEAN, VAR, None, X.as_subclass(OfItsOwn), 0.1) is False
+    with Called():
+        assert channels.may_train(MEAN, VAR, None, X, 0.1) is False
 
 
 class Dispatched(TorchDispatchMode):

@@ -46,17 +46,22 @@ class Machine:
     @property
     def name(self) -> str:
         """Machine and versions in a file's name; one vendor's processors may all be called the same."""
-        instructions = self.kernels.partition(" core, ")[2]
-        where = self.gpu or f"{self.cpu}-{instructions}-{self.threads}threads"
+        where = self.gpu or f"{self.cpu}-{self.instructions}-{self.threads}threads"
         text = f"{where}-normkit{self.normkit}-torch{self.torch.split('+')[0]}"
         return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
+
+    @property
+    def instructions(self) -> str:
+        """The instruction set of the CPU's kernels, empty where they are PyTorch's."""
+        return self.kernels.partition(" core, ")[2]
 
     @property
     def title(self) -> str:
         """What the figures are of, in a few words."""
         if self.gpu:
             return self.gpu
-        return f"{self.cpu}, {self.threads} thread{'' if self.threads == 1 else 's'}"
+        threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
+        return ", ".join(part for part in (self.cpu, self.instructions, threads) if part)
 
 
 def this_machine(device: str = "cpu") -> Machine:

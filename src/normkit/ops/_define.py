@@ -77,6 +77,11 @@ def direct(operator: Any) -> Any:
     return _eager.in_eager_mode(operator._opname, dispatched) if _eager else dispatched
 
 
+def asked_in_eager_mode(name: str) -> Callable[..., bool]:
+    """A question to eager mode in C++ (ops/calls.cpp), which says no also where it can't tell."""
+    return getattr(_eager, name) if _eager else lambda *_: False
+
+
 def at_once(operator: Any) -> Any:
     """The operator, for eager calls on a GPU that want no gradient: its kernel, without PyTorch's dispatcher.
 

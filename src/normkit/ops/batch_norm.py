@@ -20,6 +20,7 @@ from normkit.kernels.pytorch import accumulation_dtype
 from normkit.ops._define import (
     Operator,
     Operators,
+    asked_in_eager_mode,
     at_once,
     define,
     define_again,
@@ -116,6 +117,7 @@ batch_norm_step: Operators = define(
 )
 batch_norm_direct, batch_norm_step_direct = direct(batch_norm), direct(batch_norm_step)
 batch_norm_at_once: Operator = at_once(batch_norm)
+may_train = asked_in_eager_mode("may_train")
 _fixed_direct, _bwd_direct = direct(batch_norm_fixed_fwd), direct(batch_norm_bwd)
 
 

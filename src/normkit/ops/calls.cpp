@@ -4,6 +4,7 @@
 #include <ATen/PythonTorchFunctionTLS.h>
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/utils/object_ptr.h>
 
 #include <cstring>
 
@@ -59,6 +60,13 @@ struct Arguments {
   }
 };
 
+PyObject* wrapped(Tensor result) { return THPVariable_Wrap(std::move(result)); }
+PyObject* wrapped(std::tuple<Tensor, Tensor> results) {
+  THPObjectPtr first(wrapped(std::move(std::get<0>(results))));
+  THPObjectPtr second(first ? wrapped(std::move(std::get<1>(results))) : nullptr);
+  return second ? PyTuple_Pack(2, first.get(), second.get()) : nullptr;
+}
+
 // f(), where nothing speaks against it, else the operator. `most`: how many arguments there are.
 template <class F>
 PyObject* answer(PyObject* otherwise, const Arguments& a, Py_ssize_t most, bool direct,
@@ -66,12 +74,10 @@ PyObject* answer(PyObject* otherwise, const Arguments& a, Py_ssize_t most, bool 
   if (!direct || !a.plain || a.count > most)
     return PyObject_Vectorcall(otherwise, a.at, size_t(a.count), nullptr);
   HANDLE_TH_ERRORS
-  Tensor result;
-  {
+  return wrapped([&] {
     pybind11::gil_scoped_release no_gil;
-    result = f();
-  }
-  return THPVariable_Wrap(std::move(result));
+    return f();
+  }());
   END_HANDLE_TH_ERRORS
 }
 
@@ -115,6 +121,20 @@ PyObject* batch_norm(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   });
 }
 
+PyObject* batch_norm_step(PyObject* self, PyObject* const* args, Py_ssize_t count) {
+  Arguments a{args, count};
+  const Tensor& x = a.tensor(0);
+  const MaybeTensor weight = a.maybe_tensor(1), bias = a.maybe_tensor(2);
+  const double eps = a.number(3);
+  const MaybeTensor mean = a.maybe_tensor(4), var = a.maybe_tensor(5), batches = a.maybe_tensor(6);
+  const MaybeNumber momentum = a.maybe_number(7);
+  const auto keys = keys_of_call(x, weight, bias, mean, var, batches);
+  return answer(self, a, 8, only_the_core(keys), [&] {
+    return taken(core->batch_norm_step(passed(x), passed(weight), passed(bias), eps, passed(mean),
+                                       passed(var), passed(batches), momentum));
+  });
+}
+
 PyObject* row_norm_with_grad(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   Arguments a{args, count};
   const Tensor& x = a.tensor(0);
@@ -150,19 +170,47 @@ PyObject* batch_norm_fixed_with_grad(PyObject* self, PyObject* const* args, Py_s
                 [&] { return eager::batch_norm_fixed_with_grad(x, mean, var, weight, bias, eps); });
 }
 
-template <PyObject* (*f)(PyObject*, PyObject* const*, Py_ssize_t)>
-constexpr PyMethodDef call(const char* name) {
-  return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(f)), METH_FASTCALL,
-          "The operator of that name, in eager mode."};
+using Fast = PyObject* (*)(PyObject*, PyObject* const*, Py_ssize_t);
+PyCFunction fast(Fast f) { return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(f)); }
+template <Fast f>
+PyMethodDef call(const char* name) {
+  return {name, fast(f), METH_FASTCALL, "The operator of that name, in eager mode."};
 }
 PyMethodDef calls[] = {
     call<layer_norm>("layer_norm"),
     call<rms_norm>("rms_norm"),
     call<batch_norm>("batch_norm"),
+    call<batch_norm_step>("batch_norm_step"),
     call<row_norm_with_grad>("row_norm_with_grad"),
     call<batch_norm_step_with_grad>("batch_norm_step_with_grad"),
     call<batch_norm_fixed_with_grad>("batch_norm_fixed_with_grad"),
 };
+
+// ------------------------------------------------------ a question asked before a call
+bool takes(const Tensor& running, const Tensor& x) {
+  const auto type = running.scalar_type();
+  return running.dim() == 1 && running.size(0) == x.size(1) && running.device() == x.device() &&
+         (type == at::kDouble || type == at::kFloat || type == at::kHalf ||
+          type == at::kBFloat16) &&
+         running.layout() == at::kStrided && !running.requires_grad() &&
+         (running.numel() <= 1 || running.stride(0) != 0);
+}
+
+// As `may_train` of normkit._errors, but False also where that has to be asked.
+PyObject* may_train(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  Arguments a{args, count};
+  const MaybeTensor mean = a.maybe_tensor(0), var = a.maybe_tensor(1), batches = a.maybe_tensor(2);
+  const Tensor& x = a.tensor(3);
+  const MaybeNumber momentum = a.maybe_number(4);
+  if (!a.plain || x.layout() != at::kStrided || x.dim() < 2) Py_RETURN_FALSE;
+  const bool averaged = momentum || batches || (!mean && !var);
+  const bool counts = !batches || (batches->scalar_type() == at::kLong && batches->numel() == 1 &&
+                                   batches->layout() == at::kStrided);
+  const bool taken = (!mean || takes(*mean, x)) && (!var || takes(*var, x));
+  return PyBool_FromLong(averaged && counts && taken && x.numel() != x.size(1));
+  END_HANDLE_TH_ERRORS
+}
 
 PyObject* connect(PyObject*, PyObject* entries) {
   const auto* found = static_cast<const Entries*>(PyCapsule_GetPointer(entries, "normkit.Entries"));
@@ -184,6 +232,8 @@ PyMethodDef methods[] = {
     {"connect", connect, METH_O, "Have calls go to the core of these entries."},
     {"in_eager_mode", in_eager_mode, METH_VARARGS,
      "The call of that name, or where there is none the operator itself."},
+    {"may_train", fast(may_train), METH_FASTCALL,
+     "Whether a batch surely is one to train with, and the running statistics can take it."},
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -9,8 +9,8 @@
 namespace normkit {
 namespace {
 
-// Below this many elements a channel is summed in double: there is no crowd of roundings to average
-// out, and little to do.
+// Below this many elements a channel of float is summed in double: there is no crowd of roundings
+// to average out, and little to do. A half's own rounding hides them.
 constexpr int64_t kFew = 256;
 // Elements whose mean is what a channel is summed relative to, taken from all over it. One planar
 // channel that misses is soon summed again; of interleaved ones hardly any may miss.
@@ -89,7 +89,10 @@ template <class T, class A = accumulate_t<T>>
 class Totals {
  public:
   Totals(const Layout& in, Channels<T>& channels)
-      : exact(in.rows() < kFew), count_(double(in.rows())), to_(channels), numbers_(in.channels) {}
+      : exact(in.rows() < kFew && sizeof(T) >= sizeof(float)),
+        count_(double(in.rows())),
+        to_(channels),
+        numbers_(in.channels) {}
 
   const bool exact;  // whether they were summed in double
 

@@ -57,12 +57,16 @@ NORMKIT_INLINE inline void raise_to(double* peak, const V& v, W width) {
   update(peak, v, width, [](Vec<double> a, Vec<double> b) { return larger(a, b); });
 }
 
-// Two sums for every channel: in P over a pass of a few rows, which stay in the innermost cache,
-// then in double. add(at_once, row, c, n, first, second) adds rows to the sums of n channels from c
-// on; keep(c, n, first, second) takes them.
+// Channels handled together, whose numbers stay in a cache. What cuts a row cuts its pages, too,
+// and prefetching ends with each: narrow vectors, which take longer, do better with longer runs.
+constexpr int64_t kTile = NORMKIT_VECTOR_BYTES == 64 ? 1024 : 2048;
+
+// Two sums for every channel: in P over a pass of rows, few unless P is double, then in double.
+// add(at_once, row, c, n, first, second) adds rows to the sums of n channels from c on; keep(c, n,
+// first, second) takes them.
 template <class P, int R, class Add, class Keep>
 NORMKIT_INLINE inline void sum_rows(const Span& span, Add&& add, Keep&& keep) {
-  constexpr int64_t kRowsPerPass = 16, kTile = 1024;
+  constexpr int64_t kRowsPerPass = sizeof(P) == sizeof(double) ? 256 : 16;
   alignas(64) P first[kTile], second[kTile];
   for (int64_t row = 0; row < span.rows; row += kRowsPerPass) {
     const int64_t last = row + kRowsPerPass < span.rows ? row + kRowsPerPass : span.rows;
@@ -168,12 +172,11 @@ void interleaved_gradient_sums(Rows<const T> grad_y, Rows<const T> x, Span span,
   sum_gradients<4>(grad_y, x, (T*)nullptr, span, channels, grad, grad_x_hat, [](auto&&...) {});
 }
 
-// All rows, so many channels at a time that their numbers stay in the innermost cache. A body keeps
-// strides and channels in variables of its own: for all the compiler knows a store changes what
-// lies behind a reference, and it is read again for every vector.
+// All rows, a tile of channels at a time. A body keeps strides and channels in variables of its
+// own: for all the compiler knows a store changes what lies behind a reference, and it is read
+// again for every vector.
 template <int R, class Body>
 NORMKIT_INLINE inline void by_tiles(const Span& span, Body&& body) {
-  constexpr int64_t kTile = 1024;
   for (int64_t c = 0; c < span.channels; c += kTile)
     by_rows<R>(0, span.rows, c, span.channels - c < kTile ? span.channels - c : kTile, body);
 }
