@@ -98,7 +98,8 @@ def _totals(bench: Bench, summary: Summary, peers: list[str]) -> list[str]:
     best, behind = wording.times(summary.best.value), len(summary.behind)
     return [
         f"Geometric means over {summary.best.cases} steady cases of {len(bench.rows)}: {', '.join(means)}; "
-        f"the best contender of each case {best}, with {behind} cases below {BEHIND:g} of it."
+        f"the best contender of each case {best}, with {behind} case{'' if behind == 1 else 's'} below "
+        f"{BEHIND:g} of it."
     ]
 
 
