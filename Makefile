@@ -28,9 +28,10 @@ $(VENV)/.installed: $(VENV)/.requirements $(SOURCES)
 run: setup
 	$(BIN)/normkit compare
 
-# A file's tests stay together: some share a run of the command that takes seconds.
+# A file's tests stay together: some share a run of the command that takes seconds. In the order of
+# tests/conftest.py: files of few tests, which pytest would put last, are those that take minutes.
 test: setup
-	$(BIN)/pytest --numprocesses auto --dist loadfile
+	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 # The C++ core under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer; needs Clang.
 sanitize: setup

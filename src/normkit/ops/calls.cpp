@@ -121,18 +121,27 @@ PyObject* batch_norm(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   });
 }
 
-PyObject* batch_norm_step(PyObject* self, PyObject* const* args, Py_ssize_t count) {
+// A training step of BatchNorm, with a node or without.
+template <class F>
+PyObject* step(PyObject* self, PyObject* const* args, Py_ssize_t count,
+               bool (*direct)(c10::DispatchKeySet), const F& f) {
   Arguments a{args, count};
   const Tensor& x = a.tensor(0);
   const MaybeTensor weight = a.maybe_tensor(1), bias = a.maybe_tensor(2);
   const double eps = a.number(3);
   const MaybeTensor mean = a.maybe_tensor(4), var = a.maybe_tensor(5), batches = a.maybe_tensor(6);
   const MaybeNumber momentum = a.maybe_number(7);
-  const auto keys = keys_of_call(x, weight, bias, mean, var, batches);
-  return answer(self, a, 8, only_the_core(keys), [&] {
-    return taken(core->batch_norm_step(passed(x), passed(weight), passed(bias), eps, passed(mean),
-                                       passed(var), passed(batches), momentum));
-  });
+  return answer(self, a, 8, direct(keys_of_call(x, weight, bias, mean, var, batches)),
+                [&] { return f(x, weight, bias, eps, mean, var, batches, momentum); });
+}
+
+PyObject* batch_norm_step(PyObject* self, PyObject* const* args, Py_ssize_t count) {
+  return step(self, args, count, only_the_core,
+              [](const auto&... p) { return taken(core->batch_norm_step(passed(p)...)); });
+}
+
+PyObject* batch_norm_step_with_grad(PyObject* self, PyObject* const* args, Py_ssize_t count) {
+  return step(self, args, count, with_autograd, eager::batch_norm_step_with_grad);
 }
 
 PyObject* row_norm_with_grad(PyObject* self, PyObject* const* args, Py_ssize_t count) {
@@ -146,18 +155,6 @@ PyObject* row_norm_with_grad(PyObject* self, PyObject* const* args, Py_ssize_t c
   const double gain_offset = a.number(7, 0);
   return answer(self, a, 8, with_autograd(keys_of_call(x, weight, bias)), [&] {
     return eager::row_norm_with_grad(x, weight, bias, eps, centred, trailing, outside, gain_offset);
-  });
-}
-
-PyObject* batch_norm_step_with_grad(PyObject* self, PyObject* const* args, Py_ssize_t count) {
-  Arguments a{args, count};
-  const Tensor& x = a.tensor(0);
-  const MaybeTensor weight = a.maybe_tensor(1), bias = a.maybe_tensor(2);
-  const double eps = a.number(3);
-  const MaybeTensor mean = a.maybe_tensor(4), var = a.maybe_tensor(5), batches = a.maybe_tensor(6);
-  const MaybeNumber momentum = a.maybe_number(7);
-  return answer(self, a, 8, with_autograd(keys_of_call(x, weight, bias, mean, var, batches)), [&] {
-    return eager::batch_norm_step_with_grad(x, weight, bias, eps, mean, var, batches, momentum);
   });
 }
 
