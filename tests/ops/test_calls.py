@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from torch._functorch.aot_autograd import aot_function
+from torch._functorch.compilers import nop
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import profiler
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from normkit import _errors
+from normkit import _errors, functional
 from normkit.kernels import cpu
 from normkit.ops import _define
 from normkit.ops import batch_norm as channels
@@ -162,6 +164,14 @@ def test_what_is_not_plain_is_not_sure():
     assert channels.may_train(MEAN, VAR, None, X.as_subclass(OfItsOwn), 0.1) is False
     with Called():
         assert channels.may_train(MEAN, VAR, None, X, 0.1) is False
+
+
+def test_a_wrapped_tensors_sizes_may_be_symbols():
+    def step(x):
+        return torch.func.grad(lambda t: functional.batch_norm(t, None, None, training=True).pow(3).sum())(x)
+
+    compiled = aot_function(step, nop, nop, dynamic=True)
+    assert torch.equal(compiled(X), step(X))
 
 
 class Dispatched(TorchDispatchMode):

@@ -200,7 +200,9 @@ PyObject* may_train(PyObject*, PyObject* const* args, Py_ssize_t count) {
   const MaybeTensor mean = a.maybe_tensor(0), var = a.maybe_tensor(1), batches = a.maybe_tensor(2);
   const Tensor& x = a.tensor(3);
   const MaybeNumber momentum = a.maybe_number(4);
-  if (!a.plain || x.layout() != at::kStrided || x.dim() < 2) Py_RETURN_FALSE;
+  // A wrapped tensor's sizes may be symbols.
+  if (!a.plain || !only_the_core(keys_of_call(x, mean, var, batches)) || x.dim() < 2)
+    Py_RETURN_FALSE;
   const bool averaged = momentum || batches || (!mean && !var);
   const bool counts = !batches || (batches->scalar_type() == at::kLong && batches->numel() == 1 &&
                                    batches->layout() == at::kStrided);
