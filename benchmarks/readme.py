@@ -42,7 +42,7 @@ DARK |= {"pytorch": "#f08e5b", "inductor": "#dcb355", "onnxruntime": "#74a9f0", 
 
 
 def runs() -> list[tuple[Path, Bench]]:
-    """Every machine's last run, the newest first."""
+    """All runs there are, the newest first."""
     found = [(path, results.load(path)) for path in sorted((ROOT / "benchmarks" / "results").glob("*.json"))]
     return sorted(found, key=lambda run: run[1].created, reverse=True)
 
@@ -108,7 +108,7 @@ def _elsewhere(others: list[tuple[Path, Bench]]) -> list[str]:
     lines = []
     for path, bench in others:
         summary = summarise(bench)
-        if summary.best is None:
+        if summary.best is None or "pytorch" not in summary.against:
             continue
         link = f"[{bench.machine.title}]({path.relative_to(ROOT).as_posix()})"
         pytorch, best = (wording.times(mean.value) for mean in (summary.against["pytorch"], summary.best))

@@ -15,8 +15,7 @@ import normkit as nk
 
 __all__ = ["FALLBACK_L2", "Machine", "l2_bytes", "this_machine"]
 
-# Where the system does not tell: the smallest second-level cache of the x86-64 servers since 2017, so
-# that no pass over memory is left out that some machine must make.
+# Where the system does not tell: that of most x86-64 servers since 2017 (some have half of it).
 FALLBACK_L2 = 2**20
 
 _LIBRARIES = ("triton", "onnxruntime", "jax", "liger-kernel", "quack-kernels")
@@ -89,7 +88,10 @@ def l2_bytes(told: Path = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
     >>> l2_bytes() >= 2**18
     True
     """
-    size = re.fullmatch(r"([1-9]\d*)K\s*", told.read_text(encoding="utf-8")) if told.exists() else None
+    try:
+        size = re.fullmatch(r"([1-9]\d*)K\s*", told.read_text(encoding="utf-8"))
+    except OSError:
+        size = None
     return int(size[1]) * 1024 if size else FALLBACK_L2
 
 
