@@ -99,21 +99,26 @@ class Totals {
   ChannelSums sums() { return {numbers_[0], numbers_[1], numbers_[2]}; }
   // From sums to moments, of channels [begin, end). again(c) is called for those that can't be
   // relied on: their sums must be taken again, in double and relative to another shift, which is
-  // set here. Such are few: they are looked for by halves.
+  // set here. Such are few: they are looked for by halves, down to a handful.
   template <class Again>
   void conclude(int64_t begin, int64_t end, const Again& again) {
-    if (conclude(begin, end, exact)) return;
-    if (end - begin == 1) {
-      move_shift(begin);
-      return again(begin);
+    if (are_sound(begin, end, exact)) return;
+    if (end - begin > kHandful) {
+      const int64_t middle = begin + (end - begin) / 2;
+      conclude(begin, middle, again);
+      return conclude(middle, end, again);
     }
-    const int64_t middle = begin + (end - begin) / 2;
-    conclude(begin, middle, again);
-    conclude(middle, end, again);
+    for (int64_t c = begin; c < end; ++c) {
+      if (are_sound(c, c + 1, exact)) continue;
+      move_shift(c);
+      again(c);
+    }
   }
-  void conclude_again(int64_t c) { conclude(c, c + 1, true); }
+  void conclude_again(int64_t c) { are_sound(c, c + 1, true); }
 
  private:
+  static constexpr int64_t kHandful = 8;
+
   double count_;
   Channels<T>& to_;
   PerChannel<double, 3> numbers_;
@@ -123,7 +128,8 @@ class Totals {
     const A better = A(double(shift) + to_.moments().mean[c]);
     shift = std::isfinite(better) ? better : std::isfinite(shift) ? shift : A(0);
   }
-  bool conclude(int64_t begin, int64_t end, bool exactly) {
+  // Sets the moments of channels [begin, end); whether they can be relied on.
+  bool are_sound(int64_t begin, int64_t end, bool exactly) {
     return kernels<T>().channel_moments(sums(), count_, to_.eps(), exactly, to_.moments(), begin,
                                         end);
   }
