@@ -45,6 +45,37 @@ def test_results(instruction_set, cache):
     assert report["failures"] == []
 
 
+# A digest of every result of row norms, in rows of whole lines, of other lengths, and few of them.
+BITS = """
+import hashlib, torch
+from tests.data import DTYPES
+from tests.operands import every_norm, operands
+from tests.oracle import run
+
+bits = hashlib.sha256()
+for dtype in DTYPES:
+    for norm in every_norm(1, dtype)[:3]:
+        for shape in ((40, 1024), (40, 1000), (33, 333), (3, 1000)):
+            for weight_dtype in (dtype, torch.float32):
+                for result in run(norm.ours, operands(norm, shape, dtype, weight_dtype)):
+                    bits.update(b"" if result is None else result.contiguous().view(torch.uint8).numpy())
+print(bits.hexdigest())
+"""
+
+
+@needs_core
+@pytest.mark.parametrize("instruction_set", NEEDS)
+def test_the_way_past_the_cache_gives_the_same_bits(instruction_set):
+    if not has(instruction_set):
+        pytest.skip(f"this CPU has no {instruction_set}")
+    digests = {
+        python("-c", BITS, NORMKIT_CPU=instruction_set, NORMKIT_CACHE_BYTES=bound).stdout
+        for bound in ("0", "unset")
+    }
+    assert len(digests) == 1
+    assert len(digests.pop().strip()) == 64
+
+
 @needs_core
 @pytest.mark.parametrize("instruction_set", NEEDS)
 def test_the_whole_range(instruction_set):

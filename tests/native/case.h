@@ -62,16 +62,18 @@ struct Case {
   Traffic traffic = Traffic::cached;
   bool centred = false, outside = false, gain = false, bias = false, save = false, exact = false;
   bool grad_x = false, grad_gain = false, grad_bias = false;
+  bool apart = false;  // numbers per column, where the kernels like them so
   double eps = 1e-5;
 
   void announce(const char* isa, const char* dtype, Kernel kernel) const {
     std::snprintf(now, sizeof now,
                   "%s %s %s n=%d rows=%d channels=%d split=%d block_rows=%d gaps=%d,%d "
-                  "offsets=%d,%d,%d,%d,%d place=%d streamed=%d flags=%d%d%d%d%d%d%d%d%d eps=%g",
+                  "offsets=%d,%d,%d,%d,%d place=%d streamed=%d flags=%d%d%d%d%d%d%d%d%d%d eps=%g",
                   isa, dtype, kKernelNames[int(kernel)], int(n), int(rows), int(channels),
                   int(split), int(block_rows), int(x_gap), int(grad_gap), int(x), int(grad),
                   int(out), int(again), int(numbers), int(place), traffic == Traffic::streamed,
-                  centred, outside, gain, bias, save, exact, grad_x, grad_gain, grad_bias, eps);
+                  centred, outside, gain, bias, save, exact, grad_x, grad_gain, grad_bias, apart,
+                  eps);
   }
 };
 

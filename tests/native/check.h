@@ -39,7 +39,7 @@ inline bool planar(Kernel k) {
 // What any case may ask for, whatever its length and place.
 inline void choose_flags(Case& c, Source& source) {
   for (bool* flag : {&c.centred, &c.outside, &c.gain, &c.bias, &c.save, &c.exact, &c.grad_x,
-                     &c.grad_gain, &c.grad_bias})
+                     &c.grad_gain, &c.grad_bias, &c.apart})
     *flag = source.coin();
   constexpr double kEps[] = {1e-5, 1e-5, 0.3, 0, 1e-30, 1e-300};
   c.eps = kEps[source.below(std::size(kEps))];

@@ -10,17 +10,34 @@ namespace normkit::native {
 // What a kernel adds up in float, it adds in chains of at most some 64 terms.
 constexpr double kRoundings = 16;
 
+// In which run what is kept of columns in A may lie apart.
+template <class A>
+int64_t run_of(const Case& c) {
+  return c.apart && sizeof(A) == sizeof(float) ? kernels<bfloat16>().run : 0;
+}
+
+// Numbers of columns as they lie apart.
+template <class A>
+Block<A> apart(const Block<A>& numbers, int64_t run, const Case& c) {
+  Block<A> to(numbers.size(), c.numbers, c.place);
+  for (int64_t i = 0; i < numbers.size(); ++i) to[place(i, numbers.size(), run)] = numbers[i];
+  to.freeze();
+  return to;
+}
+
 template <class T, class A = accumulate_t<T>>
 void check_widen(const Kernels<T>& k, const Case& c, Source& source) {
   Block<T> from(c.n, c.x, c.place);
   Block<A> to(c.n, c.out, c.place);
   source.fill(from);
-  k.widen(from.data(), to.data(), c.n);
+  const int64_t run = run_of<A>(c);
+  k.widen(from.data(), to.data(), c.n, run != 0);
   from.check("from");
   to.check("to");
   for (int64_t i = 0; i < c.n; ++i)
-    if (!(real(to[i]) == real(from[i]) || std::isnan(real(from[i]))))
-      fail("element %lld is %Lg, not %Lg", (long long)i, real(to[i]), real(from[i]));
+    if (const A found = to[place(i, c.n, run)];
+        !(real(found) == real(from[i]) || std::isnan(real(from[i]))))
+      fail("element %lld is %Lg, not %Lg", (long long)i, real(found), real(from[i]));
 }
 
 template <class T, class A = accumulate_t<T>>
@@ -29,12 +46,13 @@ void check_add_partials(const Kernels<T>& k, const Case& c, Source& source) {
   Block<A> partials(extent(c.rows, c.n, stride), c.x, c.place);
   Block<double> total(c.n, c.out, c.place);
   source.fill(partials);
-  k.add_partials(partials.data(), c.rows, stride, c.n, total.data());
+  const int64_t run = run_of<A>(c);
+  k.add_partials(partials.data(), c.rows, stride, c.n, run != 0, total.data());
   partials.check("partials");
   total.check("total");
   for (int64_t i = 0; i < c.n; ++i) {
     double sum = 0;  // in the kernel's order, so to the bit
-    for (int64_t r = 0; r < c.rows; ++r) sum += double(partials[r * stride + i]);
+    for (int64_t r = 0; r < c.rows; ++r) sum += double(partials[r * stride + place(i, c.n, run)]);
     if (!(total[i] == sum) && !(std::isnan(total[i]) && std::isnan(sum)))
       fail("element %lld is %g, not %g", (long long)i, total[i], sum);
   }
@@ -95,7 +113,8 @@ void check_row(const Case& c, const RowForward<T>& p, const RowResults<T>& found
   std::vector<Real> y(c.n);
   Real size = 0;
   for (int64_t i = 0; i < c.n; ++i) {
-    const Real gain = p.gain ? p.gain[i] : 1, bias = p.bias ? p.bias[i] : 0;
+    const int64_t at = place(i, c.n, p.run);
+    const Real gain = p.gain ? p.gain[at] : 1, bias = p.bias ? p.bias[at] : 0;
     const Real scaled = exact.x_hat(i) * gain, off = exact.x_hat_off() * gain;
     y[i] = scaled + bias;
     size = std::max({size, std::fabs(scaled), std::fabs(off), std::fabs(bias)});
@@ -122,6 +141,12 @@ RowForward<T> forward_of(const Case& c, const Block<T>& x, int64_t stride, T* y,
   return p;
 }
 
+// That of the kernels, where the rows written to either place allow it.
+template <class T>
+int64_t same_run(const Kernels<T>& k, const Case& c, const T* to, const T* again) {
+  return std::min(run_for(k.run, to, c.n, c.traffic), run_for(k.run, again, c.n, c.traffic));
+}
+
 template <class T, class A = accumulate_t<T>>
 void check_row_forward(const Kernels<T>& k, const Case& c, Source& source) {
   const int64_t stride = c.n + c.x_gap;
@@ -131,8 +156,11 @@ void check_row_forward(const Kernels<T>& k, const Case& c, Source& source) {
   source.fill_rows(x, stride);
   source.fill(gain);
   source.fill(bias);
+  RowResults<T> whole(c, c.out), parts(c, c.again);
+  const int64_t apart = c.apart ? same_run(k, c, whole.y.data(), parts.y.data()) : 0;
   const auto pass = [&](RowResults<T>& results) {
     auto p = forward_of(c, x, stride, results.y.data(), results.views());
+    p.run = apart;
     if (with_gain) p.gain = gain.data();
     if (c.bias) p.bias = bias.data();
     return p;
@@ -149,7 +177,6 @@ void check_row_forward(const Kernels<T>& k, const Case& c, Source& source) {
     gain.check("gain");
     bias.check("bias");
   };
-  RowResults<T> whole(c, c.out), parts(c, c.again);
   run(whole, c.rows);
   run(parts, c.split);
   whole.check_same(parts);
@@ -233,10 +260,11 @@ struct ExactSums {
   }
   // A may not hold what comes between; the operator sees to that.
   template <class A>
-  void check(const A* found, double roundings, const char* what) const {
-    for (int64_t i = 0; i < int64_t(sum.size()); ++i)
+  void check(const A* found, int64_t run, double roundings, const char* what) const {
+    const int64_t n = int64_t(sum.size());
+    for (int64_t i = 0; i < n; ++i)
       if (size[i] < kLargest<A> / 2)
-        check_within(found[i], sum[i], roundings * unit<A>(size[i]), what, i);
+        check_within(found[place(i, n, run)], sum[i], roundings * unit<A>(size[i]), what, i);
   }
 };
 
@@ -263,7 +291,7 @@ void check_row_gradient(const Case& c, const RowOperands<T>& in, const ExactRow<
 // Of rows [begin, end), which make one block.
 template <class T>
 void check_row_block(const Case& c, const RowOperands<T>& in, const RowGradients<T>& found,
-                     int64_t begin, int64_t end) {
+                     int64_t run, int64_t begin, int64_t end) {
   ExactSums gain(c.n), bias(c.n);
   for (int64_t r = begin; r < end; ++r) {
     const ExactRow<T> exact(c, in.x.data() + r * in.x_stride);
@@ -281,21 +309,26 @@ void check_row_block(const Case& c, const RowOperands<T>& in, const RowGradients
   }
   const int64_t at = begin / c.block_rows * c.n;
   const double roundings = kRoundings + double(c.block_rows);
-  if (c.grad_gain) gain.check(found.gain.data() + at, roundings, "grad_gain");
-  if (c.grad_bias) bias.check(found.bias.data() + at, roundings, "grad_bias");
+  if (c.grad_gain) gain.check(found.gain.data() + at, run, roundings, "grad_gain");
+  if (c.grad_bias) bias.check(found.bias.data() + at, run, roundings, "grad_bias");
 }
 
 template <class T, class A = accumulate_t<T>>
 void check_row_backward(const Kernels<T>& k, const Case& c, Source& source) {
   const RowOperands<T> in(k, c, source);
   const int64_t blocks = (c.rows + c.block_rows - 1) / c.block_rows;
+  RowGradients<T> whole(c, blocks, c.out), parts(c, blocks, c.again);
+  const int64_t apart_by = c.apart ? same_run(k, c, whole.x.data(), parts.x.data()) : 0;
+  const Block<A> gain = apart(in.gain, apart_by, c), for_sums = apart(in.gain, k.run, c);
   const auto run = [&](RowGradients<T>& results, int64_t split) {
     RowBackward<T> p{};
     p.grad_y = in.grad.data();
     p.grad_y_stride = in.grad_stride;
     p.x = in.x.data();
     p.x_stride = in.x_stride;
-    p.gain = c.gain ? in.gain.data() : nullptr;
+    p.gain = c.gain ? gain.data() : nullptr;
+    p.gain_for_sums = c.gain ? for_sums.data() : nullptr;
+    p.run = apart_by;
     p.saved = in.saved();
     p.grad_x = c.grad_x ? results.x.data() : nullptr;
     p.rows = c.rows;
@@ -315,13 +348,14 @@ void check_row_backward(const Kernels<T>& k, const Case& c, Source& source) {
     });
     results.check();
     in.check();
+    gain.check("gain");
+    for_sums.check("gain_for_sums");
   };
-  RowGradients<T> whole(c, blocks, c.out), parts(c, blocks, c.again);
   run(whole, blocks);
   run(parts, c.split);
   whole.check_same(parts);
   for (int64_t r = 0; !source.wild() && r < c.rows; r += c.block_rows)
-    check_row_block(c, in, whole, r, std::min(c.rows, r + c.block_rows));
+    check_row_block(c, in, whole, apart_by, r, std::min(c.rows, r + c.block_rows));
 }
 
 }  // namespace normkit::native

@@ -51,9 +51,9 @@ void rows_of(int64_t rows, int64_t n, Traffic traffic, bool centred) {
   compare<T>(
       rows * n,
       [&](T* y) {
-        const RowForward<T> p{
-            x.data(), n,       y,     gain.data(), bias.data(),         save, n, 1.0 / double(n),
-            1e-5,     centred, false, traffic,     &careful::forward<T>};
+        const RowForward<T> p{x.data(), n,     y,       gain.data(),         bias.data(),
+                              0,        save,  n,       1.0 / double(n),     1e-5,
+                              centred,  false, traffic, &careful::forward<T>};
         return [=](int64_t begin, int64_t end) { kernels<T>().row_forward(p, begin, end); };
       },
       rows, "row_forward");
@@ -67,10 +67,25 @@ void rows_of(int64_t rows, int64_t n, Traffic traffic, bool centred) {
   compare<T>(
       rows * n,
       [&](T* grad_x) {
-        const RowBackward<T> p{
-            grad.data(), n,       x.data(), n,          gain.data(),          read,
-            grad_x,      rows,    n,        kBlockRows, &partials[0],         &partials[blocks * n],
-            1e-5,        centred, false,    traffic,    &careful::backward<T>};
+        const RowBackward<T> p{grad.data(),
+                               n,
+                               x.data(),
+                               n,
+                               gain.data(),
+                               gain.data(),
+                               0,
+                               read,
+                               grad_x,
+                               rows,
+                               n,
+                               kBlockRows,
+                               &partials[0],
+                               &partials[blocks * n],
+                               1e-5,
+                               centred,
+                               false,
+                               traffic,
+                               &careful::backward<T>};
         return [=](int64_t begin, int64_t end) { kernels<T>().row_backward(p, begin, end); };
       },
       blocks, "row_backward");

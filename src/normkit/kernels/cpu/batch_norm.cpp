@@ -224,8 +224,8 @@ class InterleavedSums {
     });
     parallel(C, 3 * blocks_.count, [&](int64_t begin, int64_t end) {
       const auto add = kernels<double>().add_partials;
-      add(partial_[0] + begin, blocks_.count, C, end - begin, to.sum + begin);
-      add(partial_[1] + begin, blocks_.count, C, end - begin, to.squares + begin);
+      add(partial_[0] + begin, blocks_.count, C, end - begin, false, to.sum + begin);
+      add(partial_[1] + begin, blocks_.count, C, end - begin, false, to.squares + begin);
       raise(partial_[2], to.peak, begin, end);
     });
   }

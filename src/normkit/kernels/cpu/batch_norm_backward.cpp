@@ -143,7 +143,7 @@ void backward_interleaved(const Layout& g, const Layout& in, T* grad_x, Backward
   if (to.summed())
     parallel(C, 2 * blocks.count, [&](int64_t begin, int64_t end) {
       for (int s = 0; s < 2; ++s)
-        kernels<double>().add_partials(partial[s] + begin, blocks.count, C, end - begin,
+        kernels<double>().add_partials(partial[s] + begin, blocks.count, C, end - begin, false,
                                        to.sums[s] + begin);
     });
   for_channels(C, [&](int64_t begin, int64_t end) { to.set(begin, end); });

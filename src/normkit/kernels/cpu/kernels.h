@@ -59,6 +59,22 @@ enum class Traffic { cached, streamed };
 // A row is n adjacent elements that share statistics. Row r of x starts at x + r * x_stride; y and
 // grad_x are dense. Any of gain, bias and the statistics may be null: a gain of 1, no bias,
 // not centred, nothing saved.
+//
+// Numbers per column may lie apart, as suits a kernel: of every whole `run` of columns those of the
+// even ones first, then those of the odd ones. A run of 0: in their order. Static, as split_mean
+// is.
+[[maybe_unused]] static int64_t place(int64_t column, int64_t n, int64_t run) {
+  if (run == 0 || column >= n / run * run) return column;
+  const int64_t within = column % run;
+  return column - within + within / 2 + within % 2 * run / 2;
+}
+// The kernels' own run, or 0 for rows that are written to `to` otherwise than run by run: past the
+// cache go whole lines only.
+template <class T>
+[[maybe_unused]] static int64_t run_for(int64_t own, const T* to, int64_t n, Traffic traffic) {
+  const bool by_lines = uintptr_t(to) % 64 == 0 && n * int64_t(sizeof(T)) % 64 == 0;
+  return traffic == Traffic::cached || by_lines ? own : 0;
+}
 
 template <class A>
 struct RowStatistics {
@@ -75,6 +91,7 @@ struct RowForward {
   T* y;
   const A* gain;
   const A* bias;
+  int64_t run;  // in which they lie apart
   RowStatistics<A> save;
   int64_t n;
   double inverse_n;
@@ -93,6 +110,8 @@ struct RowBackward {
   const T* x;
   int64_t x_stride;
   const A* gain;
+  const A* gain_for_sums;  // the same, apart by the kernels' own run
+  int64_t run;             // in which gain, grad_gain and grad_bias lie apart
   RowStatistics<A> saved;
   T* grad_x;  // null: not wanted
   int64_t rows;
@@ -241,10 +260,13 @@ struct Span {
 
 template <class T, class A = accumulate_t<T>>
 struct Kernels {
-  void (*widen)(const T* from, A* to, int64_t n);
+  int64_t run;  // in which row kernels of T do best with numbers apart
+  void (*widen)(const T* from, A* to, int64_t n, bool apart);
   bool (*all_finite)(const T* x, int64_t n);
   // total[i] = the sum of `count` partials at i, each `stride` after the last, in their order.
-  void (*add_partials)(const A* partials, int64_t count, int64_t stride, int64_t n, double* total);
+  // apart: that of the partials; a total's is the columns'.
+  void (*add_partials)(const A* partials, int64_t count, int64_t stride, int64_t n, bool apart,
+                       double* total);
 
   // Normalises rows [begin, end).
   void (*row_forward)(const RowForward<T>&, int64_t begin, int64_t end);

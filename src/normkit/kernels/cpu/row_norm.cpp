@@ -143,14 +143,15 @@ Tensor forward(const Tensor& x, const Tensor* weight, const Tensor* bias, int64_
     // In training the backward pass will want as much again in cache.
     const int64_t row = rows.n * int64_t(sizeof(T));
     p.traffic = traffic((statistics ? 4 : 2) * rows.count * row, row);
+    p.run = run_for(kernels<T>().run, p.y, rows.n, p.traffic);
     p.careful = &careful::forward<T>;
     const auto kernel = kernels<T>().row_forward;
     // Every thread widens gain and bias for itself: what another core has just written comes
     // slowly. They are looked at before, as an error in a thread loses its text.
     const Dense gain_source(weight), bias_source(bias);
     parallel(rows.count, kTwoPasses * rows.n, p.traffic, [&](int64_t begin, int64_t end) {
-      const Vector<A> gain(gain_source.get(), "weight", rows.n, v.gain_offset, kInPlace<T>);
-      const Vector<A> shift(bias_source.get(), "bias", rows.n, 0, kInPlace<T>);
+      const Vector<A> gain(gain_source.get(), "weight", rows.n, v.gain_offset, kInPlace<T>, p.run);
+      const Vector<A> shift(bias_source.get(), "bias", rows.n, 0, kInPlace<T>, p.run);
       std::vector<A> ones;  // a bias without a gain is too rare for a kernel of its own
       if (bias && !weight) ones.assign(rows.n, A(1));
       RowForward<T> own = p;
@@ -203,13 +204,17 @@ class ParameterGradient {
   }
 
   A* sums() const { return direct_ ? grad_.template mutable_data<A>() : partials_.get(); }
+  // Whether they are the gradient itself.
+  bool direct() const { return direct_; }
 
   // Once all partial sums are there: gain's and bias's gradients, in one pass of all threads.
-  static std::pair<Tensor, Tensor> finish(ParameterGradient& gain, ParameterGradient& bias) {
+  // run: in which the sums lie apart.
+  static std::pair<Tensor, Tensor> finish(ParameterGradient& gain, ParameterGradient& bias,
+                                          int64_t run) {
     const int64_t of_gain = gain.tiles(), cost = kTile * std::max<int64_t>(1, gain.blocks_);
     parallel(of_gain + bias.tiles(), cost, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i)
-        i < of_gain ? gain.reduce(i * kTile) : bias.reduce((i - of_gain) * kTile);
+        i < of_gain ? gain.reduce(i * kTile, run) : bias.reduce((i - of_gain) * kTile, run);
     });
     return {std::move(gain.grad_), std::move(bias.grad_)};
   }
@@ -221,14 +226,14 @@ class ParameterGradient {
 
   int64_t tiles() const { return wanted_ ? (n_ + kTile - 1) / kTile : 0; }
 
-  void reduce(int64_t i) {
+  void reduce(int64_t i, int64_t run) {
     const int64_t count = std::min(kTile, n_ - i);
     if (direct_) {
       if (!kernels<A>().all_finite(sums() + i, count)) held_ = false;
       return;
     }
     double total[kTile];
-    kernels<A>().add_partials(partials_.get() + i, blocks_, n_, count, total);
+    kernels<A>().add_partials(partials_.get() + i, blocks_, n_, count, run != 0, total);
     with_type(grad_.scalar_type(), "a parameter", [&](auto element) {
       auto* out = grad_.template mutable_data<decltype(rounded(element, 0))>() + i;
       for (int64_t j = 0; j < count; ++j) out[j] = rounded(element, total[j]);
@@ -309,6 +314,10 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(const Tensor& grad_y, const Tens
     const int64_t row = rows.n * int64_t(sizeof(T));
     // Whoever comes next reads grad_x.
     p.traffic = traffic(4 * rows.count * row, row);
+    const int64_t own_run = kernels<T>().run;
+    p.run = grad_gain.direct() || grad_bias.direct()
+                ? 0
+                : run_for(own_run, p.grad_x, rows.n, p.traffic);
     p.eps = epsilon(eps, type);
     p.centred = centred;
     p.outside = outside;
@@ -316,12 +325,16 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(const Tensor& grad_y, const Tens
     const auto kernel = kernels<T>().row_backward;
     const Dense gain_source(weight);
     parallel(blocks, kTwoPasses * per_block * rows.n, p.traffic, [&](int64_t begin, int64_t end) {
-      const Vector<A> gain(gain_source.get(), "weight", rows.n, gain_offset, kInPlace<T>);
+      const Vector<A> gain(gain_source.get(), "weight", rows.n, gain_offset, kInPlace<T>, p.run);
+      std::optional<Vector<A>> for_sums;
+      if (p.run != own_run)
+        for_sums.emplace(gain_source.get(), "weight", rows.n, gain_offset, kInPlace<T>, own_run);
       RowBackward<T> own = p;
       own.gain = gain.get();
+      own.gain_for_sums = for_sums ? for_sums->get() : gain.get();
       kernel(own, begin, end);
     });
-    auto [gain_grad, bias_grad] = ParameterGradient<A>::finish(grad_gain, grad_bias);
+    auto [gain_grad, bias_grad] = ParameterGradient<A>::finish(grad_gain, grad_bias, p.run);
     std::tuple result{std::move(grad_x), std::move(gain_grad), std::move(bias_grad)};
     if (!grad_gain.held() || !grad_bias.held())
       redo_sums(p, std::get<1>(result), std::get<2>(result));

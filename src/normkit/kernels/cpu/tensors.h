@@ -139,11 +139,12 @@ class Dense {
 
 // A weight, bias or running statistic as n numbers of type A. Where it is stored as such it is
 // read in place; else it is converted once, so that kernels need no case for the dtype of weights,
-// and its NaNs are canonical.
+// and its NaNs are canonical. run: in which the numbers are to lie apart (kernels.h).
 template <class A>
 class Vector {
  public:
-  Vector(const Tensor* source, const char* name, int64_t n, double offset = 0, bool in_place = true)
+  Vector(const Tensor* source, const char* name, int64_t n, double offset = 0, bool in_place = true,
+         int64_t run = 0)
       : dense_(source) {
     if (!source) return;
     STD_TORCH_CHECK(source->is_cpu(), "normkit: ", name, " must be on the CPU");
@@ -155,7 +156,8 @@ class Vector {
       return;
     }
     converted_ = std::make_unique_for_overwrite<A[]>(std::max<int64_t>(n, 1));
-    with_type(type, name, [&](auto element) { convert<decltype(element)>(*source, n, offset); });
+    with_type(type, name,
+              [&](auto element) { convert<decltype(element)>(*source, n, offset, run); });
     data_ = converted_.get();
   }
 
@@ -163,14 +165,15 @@ class Vector {
 
  private:
   template <class W>
-  void convert(const Tensor& source, int64_t n, double offset) {
+  void convert(const Tensor& source, int64_t n, double offset, int64_t run) {
     if constexpr (std::is_same_v<accumulate_t<W>, A>) {
-      kernels<W>().widen(source.data<W>(), converted_.get(), n);
+      kernels<W>().widen(source.data<W>(), converted_.get(), n, run != 0);
       for (int64_t i = 0; offset != 0 && i < n; ++i)
         converted_[i] = canonical(A(double(converted_[i]) + offset));
     } else {
       const W* from = source.data<W>();
-      for (int64_t i = 0; i < n; ++i) converted_[i] = canonical(A(element(from + i) + offset));
+      for (int64_t i = 0; i < n; ++i)
+        converted_[place(i, n, run)] = canonical(A(element(from + i) + offset));
     }
   }
 

@@ -32,6 +32,8 @@ inline PerFloat<uint32_t> widen(PerFloat<uint16_t> v) {
   return (PerFloat<uint32_t>)_mm512_maskz_cvtepu16_epi32(0xffff, (__m256i)v);
 #elif defined(__AVX2__) && NORMKIT_VECTOR_BYTES == 32
   return (PerFloat<uint32_t>)_mm256_cvtepu16_epi32((__m128i)v);
+#elif defined(__SSE2__) && NORMKIT_VECTOR_BYTES == 16
+  return (PerFloat<uint32_t>)_mm_unpacklo_epi16(_mm_cvtsi64_si128(read<int64_t>(&v)), __m128i{});
 #else
   return __builtin_convertvector(v, PerFloat<uint32_t>);
 #endif
@@ -52,9 +54,13 @@ inline PerFloat<uint16_t> narrow(PerFloat<int32_t> v) {
 #endif
 }
 
+// A bfloat16 is the upper half of a float.
 inline Vec<float> decode(bfloat16, PerFloat<uint16_t> v) {
-  PerFloat<uint32_t> bits = widen(v) << 16;
-  return read<Vec<float>>(&bits);
+#if defined(__SSE2__) && NORMKIT_VECTOR_BYTES == 16
+  return (Vec<float>)_mm_unpacklo_epi16(__m128i{}, _mm_cvtsi64_si128(read<int64_t>(&v)));
+#else
+  return (Vec<float>)(widen(v) << 16);
+#endif
 }
 
 // A bfloat16 in the upper half of each lane: to nearest, ties to even, by adding just under half of

@@ -14,10 +14,35 @@ constexpr bool kPairs = false;
 struct Twice {
   static constexpr bool part = false;
 };
+// Likewise, the even numbers in one vector and the odd ones in the other. A bfloat16 is the upper
+// half of a float, so that one shift and one mask decode all of them, and one blend puts them
+// together again.
+struct Apart : Twice {};
+
+// Whether that is the better way for elements of T wherever their order is free, or that of the
+// numbers they meet can be the same.
+template <class T>
+constexpr bool kApart = false;
+
+template <bool kInOrder, class W>
+inline W taken(W width) {
+  return width;
+}
+template <bool kInOrder>
+inline auto taken(Twice width) {
+  if constexpr (kInOrder)
+    return width;
+  else
+    return Apart{};
+}
 
 #if defined(NORMKIT_PAIRS)
 template <>
 inline constexpr bool kPairs<bfloat16> = true;
+#if defined(NORMKIT_APART)
+template <>
+inline constexpr bool kApart<bfloat16> = true;
+#endif
 
 struct Pair {
   Vec<float> low, high;
@@ -53,6 +78,20 @@ template <class T>
 inline Pair load(const T* p, Twice) {
   return {load(p), load(p + kLanes<float>)};
 }
+#if defined(NORMKIT_APART)
+// One shuffle for each, where widening and shifting takes two steps of the units that shuffle,
+// which are few. Its pattern takes a register: not for the rests of loops, beside which sums have
+// none.
+inline Pair load(const bfloat16* p, Twice) {
+  const __m256i upper = _mm256_setr_epi8(-1, -1, 0, 1, -1, -1, 2, 3, -1, -1, 4, 5, -1, -1, 6, 7, -1,
+                                         -1, 8, 9, -1, -1, 10, 11, -1, -1, 12, 13, -1, -1, 14, 15);
+  const auto spread = [&](const bfloat16* from) NORMKIT_INLINE {
+    const __m256i twice = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)from));
+    return (Vec<float>)_mm256_shuffle_epi8(twice, upper);
+  };
+  return {spread(p), spread(p + kLanes<float>)};
+}
+#endif
 inline void store(float* p, const Pair& v, Twice) {
   store(p, v.low);
   store(p + kLanes<float>, v.high);
@@ -63,12 +102,13 @@ inline Pair load_as(const T* p, Twice width) {
 }
 inline Pair broadcast_like(float a, Twice) { return {broadcast(a), broadcast(a)}; }
 
-// The lanes of two vectors of bfloat16 in no order, for sums: a bfloat16 is the upper half of a
-// float, so that one shift and one mask decode all of them, where widening takes a shuffle more.
-template <class P>
-inline Pair load_unordered(const bfloat16* p, Twice) {
+inline Pair load(const bfloat16* p, Apart) {
   const auto both = read<PerFloat<uint32_t>>(p);
   return {(Vec<float>)(both << 16), (Vec<float>)(both & 0xffff0000u)};
+}
+template <class P>
+inline Pair load_unordered(const bfloat16* p, Twice) {
+  return load(p, Apart{});
 }
 
 // The upper halves of all lanes, packed.
@@ -103,7 +143,46 @@ template <Traffic kTraffic>
 NORMKIT_INLINE inline void store_to(bfloat16* p, const Pair& v, Twice) {
   kTraffic == Traffic::streamed ? write_past(p, encode(v)) : write(p, encode(v));
 }
+
+#if defined(NORMKIT_APART)
+template <Traffic kTraffic>
+NORMKIT_INLINE inline void store_to(bfloat16* p, const Pair& v, Apart) {
+  const __m256i low = (__m256i)(rounded_bits(v.low) >> 16), high = (__m256i)rounded_bits(v.high);
+  const __m256i both = _mm256_blend_epi16(low, high, 0b10101010);
+  kTraffic == Traffic::streamed ? write_past(p, both) : write(p, both);
+}
+
+// What is in its order, apart; and back.
+template <class T>
+inline Pair load_apart(const T* p) {
+  const Pair v = load(p, Twice{});
+  const auto split = [](__m256 halves) {
+    return (Vec<float>)_mm256_permute4x64_pd((__m256d)halves, 0b11011000);
+  };
+  return {split(_mm256_shuffle_ps((__m256)v.low, (__m256)v.high, 0b10001000)),
+          split(_mm256_shuffle_ps((__m256)v.low, (__m256)v.high, 0b11011101))};
+}
+inline Pair load_apart(const bfloat16* p) { return load(p, Apart{}); }
+inline void store_together(double* p, Vec<double> even, Vec<double> odd) {
+  const __m256d low = _mm256_unpacklo_pd((__m256d)even, (__m256d)odd);
+  const __m256d high = _mm256_unpackhi_pd((__m256d)even, (__m256d)odd);
+  store(p, (Vec<double>)_mm256_permute2f128_pd(low, high, 0x20));
+  store(p + kLanes<double>, (Vec<double>)_mm256_permute2f128_pd(low, high, 0x31));
+}
 #endif
+#endif
+
+// Calls f with whether a run of 0 (kernels.h) has left numbers in their order, as a constant.
+template <bool kInOrder>
+struct Order {
+  static constexpr bool value = kInOrder;
+};
+template <class T, class F>
+inline void with_order(int64_t run, const F& f) {
+  if constexpr (kApart<T>)
+    if (run) return f(Order<false>{});
+  f(Order<true>{});
+}
 
 template <class A, class W>
 inline Vec<A> broadcast_like(A a, W) {

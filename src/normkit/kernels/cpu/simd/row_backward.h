@@ -38,11 +38,13 @@ inline void add_products(const RowBackward<T>& p, int64_t row, const BackwardSca
                          int64_t begin, int64_t end, Wide<1 + kCentred>& sums) {
   const T* x = p.x + row * p.x_stride + begin;
   const T* grad_y = p.grad_y + row * p.grad_y_stride + begin;
-  const A* gain = kGain ? p.gain + begin : nullptr;
+  const A* gain = kGain ? p.gain_for_sums + begin : nullptr;
   add_gradient_sums<T>(end - begin, sums, [&](int64_t i, auto width) NORMKIT_INLINE {
-    auto gw = load(grad_y + i, width);
+    // Always in the same order, whatever that of the rest: a row's bits depend on nothing else.
+    const auto step = taken<!kApart<T>>(width);
+    auto gw = load(grad_y + i, step);
     if (kGain) gw = gw * load(gain + i, width);
-    const auto product = gw * s.template x_hat<kCentred>(load(x + i, width));
+    const auto product = gw * s.template x_hat<kCentred>(load(x + i, step));
     if constexpr (kCentred)
       return terms(product, gw);
     else
@@ -111,7 +113,8 @@ struct Whatever {
 // Columns [begin, end) of R rows, so that a weight gradient is loaded and stored once for all of
 // them, while the same of the rows `ahead` further on are fetched. A function of its own, as
 // apply_row is.
-template <int R, bool kCentred, Traffic kTraffic, class Wanted, class T, class A = accumulate_t<T>>
+template <int R, bool kCentred, Traffic kTraffic, bool kInOrder, class Wanted, class T,
+          class A = accumulate_t<T>>
 __attribute__((noinline)) void backward_tile(const RowBackward<T>& p, Wanted wanted, int64_t row,
                                              const BackwardScalars<A>* scalars, int64_t begin,
                                              int64_t end, A* grad_gain, A* grad_bias,
@@ -128,6 +131,7 @@ __attribute__((noinline)) void backward_tile(const RowBackward<T>& p, Wanted wan
   const A* gain = p.gain;
   const int64_t x_ahead = ahead * p.x_stride, grad_y_ahead = ahead * p.grad_y_stride;
   const auto column = [&](int k, int64_t i, auto width) NORMKIT_INLINE {
+    const auto step = taken<kInOrder>(width);
     const auto one = broadcast_like(A(1), width);
     const auto gains = wanted.gain ? load(gain + i, width) : one;
     auto gain_sum = wanted.grad_gain ? load(grad_gain + i, width) : one;
@@ -135,13 +139,13 @@ __attribute__((noinline)) void backward_tile(const RowBackward<T>& p, Wanted wan
     for (int r = 0; r < R; ++r) {
       fetch<kTraffic>(k, x[r] + x_ahead + i);
       fetch<kTraffic>(k, grad_y[r] + grad_y_ahead + i);
-      const auto g = load(grad_y[r] + i, width);
-      const auto x_hat = s[r].template x_hat<kCentred>(load(x[r] + i, width));
+      const auto g = load(grad_y[r] + i, step);
+      const auto x_hat = s[r].template x_hat<kCentred>(load(x[r] + i, step));
       gain_sum = fused(g, x_hat, gain_sum);
       bias_sum = bias_sum + g;
       if (!wanted.grad_x) continue;
       const auto pulled = kCentred ? fused(x_hat, s[r].pull, s[r].shift) : x_hat * s[r].pull;
-      store_to<kTraffic>(grad_x[r] + i, fused(g * gains, s[r].rstd, pulled), width);
+      store_to<kTraffic>(grad_x[r] + i, fused(g * gains, s[r].rstd, pulled), step);
     }
     if (wanted.grad_gain) store(grad_gain + i, gain_sum, width);
     if (wanted.grad_bias) store(grad_bias + i, bias_sum, width);
@@ -152,7 +156,8 @@ __attribute__((noinline)) void backward_tile(const RowBackward<T>& p, Wanted wan
                           : sweep_lines<kTraffic>(grad_x[0], begin, end, column);
 }
 
-template <bool kCentred, Traffic kTraffic, class Wanted, class T, class A = accumulate_t<T>>
+template <bool kCentred, Traffic kTraffic, bool kInOrder, class Wanted, class T,
+          class A = accumulate_t<T>>
 inline void backward_group(const RowBackward<T>& p, Wanted wanted, int64_t row, int64_t count,
                            A* grad_gain, A* grad_bias) {
   BackwardScalars<A> s[kGroupRows];
@@ -184,12 +189,12 @@ inline void backward_group(const RowBackward<T>& p, Wanted wanted, int64_t row, 
     int64_t r = 0;
     constexpr int kRows = kWholeLines<T> ? 4 : 1;
     for (; together && r + kRows <= count; r += kRows)
-      backward_tile<kRows, kCentred, kTraffic>(p, wanted, row + r, &s[r], begin, end, grad_gain,
-                                               grad_bias, count);
+      backward_tile<kRows, kCentred, kTraffic, kInOrder>(p, wanted, row + r, &s[r], begin, end,
+                                                         grad_gain, grad_bias, count);
     for (; r < count; ++r)
       if (!careful[r])
-        backward_tile<1, kCentred, kTraffic>(p, wanted, row + r, &s[r], begin, end, grad_gain,
-                                             grad_bias, count);
+        backward_tile<1, kCentred, kTraffic, kInOrder>(p, wanted, row + r, &s[r], begin, end,
+                                                       grad_gain, grad_bias, count);
   }
   for (int64_t r = 0; any_careful && r < count; ++r)
     if (careful[r]) p.careful(p, row + r, grad_gain, grad_bias);
@@ -208,7 +213,7 @@ inline int64_t backward_rows(int64_t n) {
                                                                                  : kGroupRows;
 }
 
-template <bool kCentred, Traffic kTraffic, class T, class A = accumulate_t<T>>
+template <bool kCentred, Traffic kTraffic, bool kInOrder, class T, class A = accumulate_t<T>>
 inline void backward_block(const RowBackward<T>& p, int64_t block) {
   const int64_t rows = backward_rows<kTraffic, T>(p.n);
   const int64_t first = block * p.block_rows;
@@ -222,36 +227,52 @@ inline void backward_block(const RowBackward<T>& p, int64_t block) {
   for (int64_t row = first; row < last; row += rows) {
     const int64_t count = last - row < rows ? last - row : rows;
     if (Everything<kCentred>::asked(p))
-      backward_group<kCentred, kTraffic>(p, Everything<kCentred>{}, row, count, gain_sum, bias_sum);
+      backward_group<kCentred, kTraffic, kInOrder>(p, Everything<kCentred>{}, row, count, gain_sum,
+                                                   bias_sum);
     else
-      backward_group<kCentred, kTraffic>(p, some, row, count, gain_sum, bias_sum);
+      backward_group<kCentred, kTraffic, kInOrder>(p, some, row, count, gain_sum, bias_sum);
   }
 }
 
 template <class T>
 void row_backward(const RowBackward<T>& p, int64_t begin, int64_t end) {
   with_traffic(p.traffic, [&](auto traffic) {
-    for (int64_t block = begin; block < end; ++block)
-      p.saved.mean ? backward_block<true, traffic.value>(p, block)
-                   : backward_block<false, traffic.value>(p, block);
+    with_order<T>(p.run, [&](auto in_order) {
+      for (int64_t block = begin; block < end; ++block)
+        p.saved.mean ? backward_block<true, traffic.value, in_order.value>(p, block)
+                     : backward_block<false, traffic.value, in_order.value>(p, block);
+    });
   });
+}
+
+// Of so many vectors, or four, which may be a run apart, and more.
+template <int kVectors, class A>
+inline void add_some(const A* partials, int64_t count, int64_t stride, bool apart, double* total) {
+  constexpr int L = kLanes<double>;
+  Vec<double> sum[kVectors] = {};
+  for (int64_t b = 0; b < count; ++b)
+    for (int v = 0; v < kVectors; v += kLanes<A> / L)
+      add_wide(&sum[v], load(partials + b * stride + v * L));
+#if defined(NORMKIT_APART)
+  for (int v = 0; apart && v < kVectors; v += 4) {
+    store_together(total + v * L, sum[v], sum[v + 2]);
+    store_together(total + (v + 2) * L, sum[v + 1], sum[v + 3]);
+  }
+  if (apart) return;
+#endif
+  for (int v = 0; v < kVectors; ++v) store(total + v * L, sum[v]);
 }
 
 // total[i] = the sum of `count` partials at i, each `stride` after the last, in their order.
 // Several lines of each at a time: partials a power of two apart push one another out of the
 // innermost cache.
 template <class A>
-void add_partials(const A* partials, int64_t count, int64_t stride, int64_t n, double* total) {
-  constexpr int kVectors = 8;
+void add_partials(const A* partials, int64_t count, int64_t stride, int64_t n, bool apart,
+                  double* total) {
   constexpr int L = kLanes<double>;
   int64_t i = 0;
-  for (; i + kVectors * L <= n; i += kVectors * L) {
-    Vec<double> sum[kVectors] = {};
-    for (int64_t b = 0; b < count; ++b)
-      for (int v = 0; v < kVectors; v += kLanes<A> / L)
-        add_wide(&sum[v], load(partials + b * stride + i + v * L));
-    for (int v = 0; v < kVectors; ++v) store(total + i + v * L, sum[v]);
-  }
+  for (; i + 8 * L <= n; i += 8 * L) add_some<8>(partials + i, count, stride, apart, total + i);
+  for (; i + 4 * L <= n; i += 4 * L) add_some<4>(partials + i, count, stride, apart, total + i);
   sweep<double>(i, n, [&](int, int64_t at, auto width) NORMKIT_INLINE {
     Vec<double> sum{};
     for (int64_t b = 0; b < count; ++b) sum += load_as<double>(partials + b * stride + at, width);

@@ -20,6 +20,10 @@
     (defined(__AVX2__) && NORMKIT_VECTOR_BYTES == 32)
 #define NORMKIT_PAIRS
 #endif
+// Where their even and odd numbers had better lie apart.
+#if defined(__AVX2__) && NORMKIT_VECTOR_BYTES == 32
+#define NORMKIT_APART
+#endif
 
 namespace normkit::NORMKIT_ISA {
 
