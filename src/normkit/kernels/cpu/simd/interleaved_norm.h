@@ -61,6 +61,29 @@ NORMKIT_INLINE inline void raise_to(double* peak, const V& v, W width) {
 // and prefetching ends with each: narrow vectors, which take longer, do better with longer runs.
 constexpr int64_t kTile = NORMKIT_VECTOR_BYTES == 64 ? 1024 : 2048;
 
+// Calls f(order, numbers) with the channels' numbers: as they are, or apart where many rows meet
+// them and one tile holds all.
+template <class T, class Numbers, class F>
+NORMKIT_INLINE inline void with_numbers(const Span& span, const Numbers& channels, const F& f) {
+#if defined(NORMKIT_APART)
+  constexpr int64_t kManyRows = 32;
+  if constexpr (kApart<T>) {
+    if (span.rows >= kManyRows && span.channels <= kTile) {
+      constexpr int kArrays = sizeof channels / sizeof(const float*);
+      alignas(64) float room[kArrays][kTile];
+      const float* arrays[kArrays];
+      memcpy(arrays, &channels, sizeof channels);
+      for (int a = 0; a < kArrays; ++a) {
+        widen_all(arrays[a], room[a], span.channels, true);
+        arrays[a] = room[a];
+      }
+      return f(Order<false>{}, read<Numbers>(arrays));
+    }
+  }
+#endif
+  f(Order<true>{}, channels);
+}
+
 // Two sums for every channel: in P over a pass of rows, few unless P is double, then in double.
 // add(at_once, row, c, n, first, second) adds rows to the sums of n channels from c on; keep(c, n,
 // first, second) takes them.
@@ -133,7 +156,7 @@ inline Traffic for_rows(const Span& span, const T* to) {
 
 // The sums of grad_y and grad_y * x_hat, R rows at a time; write(to, i, numbers, grad_y, width) has
 // a place for a vector of the gradient itself, where one is wanted.
-template <int R, class T, class Numbers, class Write, class A = accumulate_t<T>>
+template <int R, bool kInOrder, class T, class Numbers, class Write, class A = accumulate_t<T>>
 NORMKIT_INLINE inline void sum_gradients(Rows<const T> grad_y, Rows<const T> x, T* grad_x,
                                          const Span& span, const Numbers& channels, double* grad,
                                          double* grad_x_hat, const Write& write) {
@@ -146,13 +169,14 @@ NORMKIT_INLINE inline void sum_gradients(Rows<const T> grad_y, Rows<const T> x, 
         const int64_t apart_g = grad_y.stride, apart = x.stride, apart_out = span.channels;
         const auto own = channels.from(c);
         sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+          const auto step = taken<kInOrder>(width);
           const auto numbers = vectors(own, i, width);
           auto g_sum = load(s + i, width), gx_sum = load(sx + i, width);
           for (int r = 0; r < at_once.rows; ++r) {
-            const auto v = load(g + r * apart_g + i, width);
+            const auto v = load(g + r * apart_g + i, step);
             g_sum = g_sum + v;
-            gx_sum = fused(v, x_hat(numbers, load(from + r * apart + i, width)), gx_sum);
-            write(to, r * apart_out + i, numbers, v, width);
+            gx_sum = fused(v, x_hat(numbers, load(from + r * apart + i, step)), gx_sum);
+            write(to, r * apart_out + i, numbers, v, step);
           }
           store(s + i, g_sum, width);
           store(sx + i, gx_sum, width);
@@ -160,8 +184,8 @@ NORMKIT_INLINE inline void sum_gradients(Rows<const T> grad_y, Rows<const T> x, 
       },
       [&](int64_t c, int64_t n, const A* s, const A* sx) NORMKIT_INLINE {
         sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-          add_to(grad + c + i, load(s + i, width), width);
-          add_to(grad_x_hat + c + i, load(sx + i, width), width);
+          add_to(grad + c + i, in_order<kInOrder>(load(s + i, width)), width);
+          add_to(grad_x_hat + c + i, in_order<kInOrder>(load(sx + i, width)), width);
         });
       });
 }
@@ -169,7 +193,10 @@ NORMKIT_INLINE inline void sum_gradients(Rows<const T> grad_y, Rows<const T> x, 
 template <class T, class A = accumulate_t<T>>
 void interleaved_gradient_sums(Rows<const T> grad_y, Rows<const T> x, Span span,
                                Hat<const A*> channels, double* grad, double* grad_x_hat) {
-  sum_gradients<4>(grad_y, x, (T*)nullptr, span, channels, grad, grad_x_hat, [](auto&&...) {});
+  with_numbers<T>(span, channels, [&](auto order, const auto& own) {
+    sum_gradients<4, order.value>(grad_y, x, (T*)nullptr, span, own, grad, grad_x_hat,
+                                  [](auto&&...) {});
+  });
 }
 
 // All rows, a tile of channels at a time. A body keeps strides and channels in variables of its
@@ -184,20 +211,23 @@ NORMKIT_INLINE inline void by_tiles(const Span& span, Body&& body) {
 template <class T, class A = accumulate_t<T>>
 void interleaved_apply(Rows<const T> x, T* y, Span span, Apply<const A*> channels) {
   with_traffic(for_rows(span, y), [&](auto traffic) {
-    by_tiles<kTogether<traffic.value, T> && (kWholeLines<T> || !kPairs<T>) ? 2 : 1>(
-        span, [&](auto at_once, int64_t row, int64_t c, int64_t n) NORMKIT_INLINE {
-          const T* from = x.data + row * x.stride + c;
-          T* to = y + row * span.channels + c;
-          const int64_t apart = x.stride, apart_y = span.channels;
-          const auto own = channels.from(c);
-          sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-            const auto numbers = vectors(own, i, width);
-            for (int r = 0; r < at_once.rows; ++r) {
-              const auto v = load(from + r * apart + i, width);
-              store_to<traffic.value>(to + r * apart_y + i, applied<T>(numbers, v), width);
-            }
+    with_numbers<T>(span, channels, [&](auto order, const auto& all) {
+      by_tiles<kTogether<traffic.value, T> && (kWholeLines<T> || !kPairs<T>) ? 2 : 1>(
+          span, [&](auto at_once, int64_t row, int64_t c, int64_t n) NORMKIT_INLINE {
+            const T* from = x.data + row * x.stride + c;
+            T* to = y + row * span.channels + c;
+            const int64_t apart = x.stride, apart_y = span.channels;
+            const auto own = all.from(c);
+            sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+              const auto step = taken<order.value>(width);
+              const auto numbers = vectors(own, i, width);
+              for (int r = 0; r < at_once.rows; ++r) {
+                const auto v = load(from + r * apart + i, step);
+                store_to<traffic.value>(to + r * apart_y + i, applied<T>(numbers, v), step);
+              }
+            });
           });
-        });
+    });
   });
 }
 
@@ -205,22 +235,25 @@ template <class T, class A = accumulate_t<T>>
 void interleaved_gradient(Rows<const T> grad_y, Rows<const T> x, T* grad_x, Span span,
                           Gradient<const A*> channels) {
   with_traffic(for_rows(span, grad_x), [&](auto traffic) {
-    by_tiles<kTogether<traffic.value, T> ? 2 : 1>(
-        span, [&](auto at_once, int64_t row, int64_t c, int64_t n) NORMKIT_INLINE {
-          const T* g = grad_y.data + row * grad_y.stride + c;
-          const T* from = x.data + row * x.stride + c;
-          T* to = grad_x + row * span.channels + c;
-          const int64_t apart_g = grad_y.stride, apart = x.stride, apart_out = span.channels;
-          const auto own = channels.from(c);
-          sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-            const auto numbers = vectors(own, i, width);
-            for (int r = 0; r < at_once.rows; ++r) {
-              const auto v = load(from + r * apart + i, width);
-              const auto grad = load(g + r * apart_g + i, width);
-              store_to<traffic.value>(to + r * apart_out + i, gradient(numbers, grad, v), width);
-            }
+    with_numbers<T>(span, channels, [&](auto order, const auto& all) {
+      by_tiles<kTogether<traffic.value, T> ? 2 : 1>(
+          span, [&](auto at_once, int64_t row, int64_t c, int64_t n) NORMKIT_INLINE {
+            const T* g = grad_y.data + row * grad_y.stride + c;
+            const T* from = x.data + row * x.stride + c;
+            T* to = grad_x + row * span.channels + c;
+            const int64_t apart_g = grad_y.stride, apart = x.stride, apart_out = span.channels;
+            const auto own = all.from(c);
+            sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+              const auto step = taken<order.value>(width);
+              const auto numbers = vectors(own, i, width);
+              for (int r = 0; r < at_once.rows; ++r) {
+                const auto v = load(from + r * apart + i, step);
+                const auto grad = load(g + r * apart_g + i, step);
+                store_to<traffic.value>(to + r * apart_out + i, gradient(numbers, grad, v), step);
+              }
+            });
           });
-        });
+    });
   });
 }
 
@@ -233,7 +266,10 @@ void interleaved_fixed_gradient(Rows<const T> grad_y, Rows<const T> x, T* grad_x
   constexpr int64_t kLong = 4000;
   with_room(grad_x, for_rows(span, grad_x), [&](auto write, auto traffic) {
     const auto sum = [&](auto at_once) {
-      sum_gradients<at_once.rows>(grad_y, x, grad_x, span, channels, grad, grad_x_hat, write);
+      with_numbers<T>(span, channels, [&](auto order, const auto& own) {
+        sum_gradients<at_once.rows, order.value>(grad_y, x, grad_x, span, own, grad, grad_x_hat,
+                                                 write);
+      });
     };
     if constexpr (kWholeLines<T>)
       sum(AtOnce<4>{});

@@ -238,6 +238,23 @@ inline bool all_equal(const T* x, int64_t n, A to) {
   return distance(x, n, to) == 0;
 }
 
+// All of them in A, their NaNs canonical; apart where that is asked for.
+template <class T, class A = accumulate_t<T>>
+void widen_all(const T* from, A* to, int64_t n, bool apart) {
+  int64_t done = 0;
+#if defined(NORMKIT_APART)
+  if constexpr (sizeof(accumulate_t<T>) == sizeof(float)) {
+    for (constexpr int L = kLanes<float>; apart && done + 2 * L <= n; done += 2 * L) {
+      const Pair v = load_apart(from + done);
+      store(to + done, Pair{canonical(v.low), canonical(v.high)}, Twice{});
+    }
+  }
+#endif
+  sweep<accumulate_t<T>>(done, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+    store(to + i, canonical(load(from + i, width)), width);
+  });
+}
+
 // Whether no element is other than zero in both.
 template <class T, class A = accumulate_t<T>>
 __attribute__((noinline)) bool no_products(const T* x, const T* y, int64_t n) {

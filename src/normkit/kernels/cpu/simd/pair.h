@@ -163,6 +163,12 @@ inline Pair load_apart(const T* p) {
           split(_mm256_shuffle_ps((__m256)v.low, (__m256)v.high, 0b11011101))};
 }
 inline Pair load_apart(const bfloat16* p) { return load(p, Apart{}); }
+inline Pair put_together(const Pair& v) {
+  const __m256 low = _mm256_unpacklo_ps((__m256)v.low, (__m256)v.high);
+  const __m256 high = _mm256_unpackhi_ps((__m256)v.low, (__m256)v.high);
+  return {(Vec<float>)_mm256_permute2f128_ps(low, high, 0x20),
+          (Vec<float>)_mm256_permute2f128_ps(low, high, 0x31)};
+}
 inline void store_together(double* p, Vec<double> even, Vec<double> odd) {
   const __m256d low = _mm256_unpacklo_pd((__m256d)even, (__m256d)odd);
   const __m256d high = _mm256_unpackhi_pd((__m256d)even, (__m256d)odd);
@@ -170,6 +176,15 @@ inline void store_together(double* p, Vec<double> even, Vec<double> odd) {
   store(p + kLanes<double>, (Vec<double>)_mm256_permute2f128_pd(low, high, 0x31));
 }
 #endif
+
+// What was summed apart or not, in its order.
+template <bool kInOrder>
+inline Pair in_order(const Pair& v) {
+#if defined(NORMKIT_APART)
+  if constexpr (!kInOrder) return put_together(v);
+#endif
+  return v;
+}
 #endif
 
 // Calls f with whether a run of 0 (kernels.h) has left numbers in their order, as a constant.
@@ -184,6 +199,10 @@ inline void with_order(int64_t run, const F& f) {
   f(Order<true>{});
 }
 
+template <bool kInOrder, class V>
+inline V in_order(const V& v) {
+  return v;
+}
 template <class A, class W>
 inline Vec<A> broadcast_like(A a, W) {
   return broadcast(a);

@@ -11,22 +11,6 @@
 namespace normkit::NORMKIT_ISA {
 
 template <class T>
-void widen_all(const T* from, accumulate_t<T>* to, int64_t n, bool apart) {
-  int64_t done = 0;
-#if defined(NORMKIT_APART)
-  if constexpr (sizeof(accumulate_t<T>) == sizeof(float)) {
-    for (constexpr int L = kLanes<float>; apart && done + 2 * L <= n; done += 2 * L) {
-      const Pair v = load_apart(from + done);
-      store(to + done, Pair{canonical(v.low), canonical(v.high)}, Twice{});
-    }
-  }
-#endif
-  sweep<accumulate_t<T>>(done, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-    store(to + i, canonical(load(from + i, width)), width);
-  });
-}
-
-template <class T>
 constexpr Kernels<T> make_table() {
   return {
       kApart<T> ? 2 * kLanes<float> : 0,
