@@ -68,7 +68,7 @@ def block(path: Path, plot: Path, bench: Bench, others: list[tuple[Path, Bench]]
         "",
         f"All cases: [{path.name}]({path.relative_to(ROOT).as_posix()}); how to read them: "
         "[docs/benchmarks.md](docs/benchmarks.md).",
-        *_elsewhere(others),
+        *_elsewhere(bench, others),
     ]
     return "\n".join([BEGIN, *lines, END])
 
@@ -103,18 +103,25 @@ def _totals(bench: Bench, summary: Summary, peers: list[str]) -> list[str]:
     ]
 
 
-def _elsewhere(others: list[tuple[Path, Bench]]) -> list[str]:
-    """The last runs on other machines, a line for each."""
-    lines = []
+def _elsewhere(here: Bench, others: list[tuple[Path, Bench]]) -> list[str]:
+    """The last run on each other machine, a line for each."""
+    seen, lines = {_place(here)}, []
     for path, bench in others:
         summary = summarise(bench)
-        if summary.best is None or "pytorch" not in summary.against:
+        if _place(bench) in seen or summary.best is None or "pytorch" not in summary.against:
             continue
+        seen.add(_place(bench))
         link = f"[{bench.machine.title}]({path.relative_to(ROOT).as_posix()})"
         pytorch, best = (wording.times(mean.value) for mean in (summary.against["pytorch"], summary.best))
         lines.append(f"| {link} | {bench.created[:10]} | {pytorch} | {best} | {len(summary.behind)} |")
     head = f"| other machines | run of | PyTorch | best of each case | below {BEHIND:g} of it |"
     return ["", head, "|---" * 5 + "|", *lines] if lines else []
+
+
+def _place(bench: Bench) -> tuple[str, str, str, int]:
+    """What makes a machine another, whatever the versions on it."""
+    machine = bench.machine
+    return machine.gpu, machine.cpu, machine.instructions, machine.threads
 
 
 def drawing(bench: Bench) -> str:

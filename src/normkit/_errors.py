@@ -120,7 +120,7 @@ def explain_batch_norm(
         missing = "running_mean" if running_mean is None else "running_var"
         raise ValueError(f"{missing} must be given in inference (training=False), got None")
     _eps(eps)
-    if training and x.numel() == x.shape[1]:
+    if training and values_per_channel(x) == 1:
         raise ValueError(
             "input must have more than one value per channel in training, got shape "
             f"{tuple(x.shape)}: a single value has no variance. Use a larger batch, or training=False"

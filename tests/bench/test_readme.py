@@ -54,19 +54,24 @@ def test_every_other_machine_has_a_line(tmp_path, monkeypatch):
     results = tmp_path / "benchmarks" / "results"
     results.mkdir(parents=True)
     slower = [make_row(Case("rms_norm", (512, 4096), "forward"), ours=5e-3, theirs=4e-3)]
-    for name, created, rows in (("old", "2026-01-02", slower), ("new", "2026-01-03", ROWS)):
-        save(
-            dataclasses.replace(make_bench(rows), created=f"{created}T00:00:00+00:00"),
-            results / f"{name}.json",
-        )
+    for name, day, threads, rows in (
+        ("a", 1, 8, ROWS),
+        ("b", 2, 8, slower),
+        ("c", 3, 2, slower),
+        ("d", 4, 2, ROWS),
+    ):
+        bench = make_bench(rows)
+        machine = dataclasses.replace(bench.machine, threads=threads)
+        created = f"2026-01-0{day}T00:00:00+00:00"
+        save(dataclasses.replace(bench, machine=machine, created=created), results / f"{name}.json")
     monkeypatch.setattr(script, "ROOT", tmp_path)
     (path, bench), *others = script.runs()
-    assert path.stem == "new"
+    assert path.stem == "d"
     text = script.block(path, path.with_suffix(".svg"), bench, others)
-    assert (
-        "| [a <processor> & more, 2 threads](benchmarks/results/old.json) | 2026-01-02 | 0.80x | 0.80x | 1 |"
-        in text
-    )
+    line = "| [a <processor> & more, 8 threads](benchmarks/results/b.json) | 2026-01-02 | 0.80x | 0.80x | 1 |"
+    assert line in text
+    assert "results/a.json" not in text
+    assert "results/c.json" not in text
     assert "other machines" not in script.block(path, path.with_suffix(".svg"), bench, [])
 
 

@@ -119,6 +119,14 @@ def test_a_damaged_layer_changes_nothing(damage, error, message):
         assert torch.equal(t, before[name]), name
 
 
+def test_an_empty_batch_is_not_a_single_value():
+    refused(
+        lambda: nk.functional.batch_norm(torch.ones(2, 0), None, None, training=True, momentum="x"),
+        TypeError,
+        "momentum must",
+    )
+
+
 def test_unknown_eps_mode_of_a_layer():
     with pytest.raises(ValueError, match="eps_mode must be 'inside' or 'outside', got 'around'"):
         nk.RMSNorm(4, eps_mode="around")

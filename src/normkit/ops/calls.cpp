@@ -193,7 +193,8 @@ bool takes(const Tensor& running, const Tensor& x) {
          (running.numel() <= 1 || running.stride(0) != 0);
 }
 
-// As `may_train` of normkit._errors, but False also where that has to be asked.
+// As `may_train` of normkit._errors of plain CPU tensors; False also for all others, of which that
+// is to be asked.
 PyObject* may_train(PyObject*, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
   Arguments a{args, count};

@@ -127,9 +127,8 @@ struct Normalizer {
       if (kAffine == Affine::none) return v;
       return kAffine == Affine::gain ? v * gain : fused(v, gain, bias);
     } else {
-      const V product = d * rstd;
-      const V lost = kFused ? fused(d, rstd, -product) + shift : shift;
-      const V rest = fused(d, rstd_rest, lost);
+      const V product = d * rstd, small = fused(d, rstd_rest, shift);
+      const V rest = kFused ? fused(d, rstd, -product) + small : small;
       return fused(product, gain, kAffine == Affine::gain ? rest * gain : fused(rest, gain, bias));
     }
   }
