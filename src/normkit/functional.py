@@ -16,6 +16,12 @@ from typing import Any
 
 from torch import Tensor, compiler, fx, is_grad_enabled
 from torch._C import _are_functorch_transforms_active, _current_graph_task_id, _is_tracing
+from torch._C._functorch import (
+    get_unwrapped,
+    is_batchedtensor,
+    is_functionaltensor,
+    is_functorch_wrapped_tensor,
+)
 from torch.autograd import forward_ad
 from torch.compiler import is_dynamo_compiling
 from torch.jit import _trace
@@ -300,8 +306,22 @@ def _train_in_parts(
     if count == 0:  # nothing to learn from, but a batch all the same, as PyTorch has it
         tracked = (None, None, tracked[2])
     if any(t is not None for t in tracked):
-        _batch.batch_norm_update(*tracked, statistics.detach(), max(count, 2), momentum)
+        plain = pytorch.batch_norm_update_formula
+        update = plain if _must_decompose(statistics) else _batch.batch_norm_update
+        update(*tracked, statistics.detach(), max(count, 2), momentum)
     return output
+
+
+def _must_decompose(statistics: Tensor) -> bool:
+    """Whether `vmap` or `functionalize` is at work on them.
+
+    PyTorch has no rules of these for an operator of ours that changes what it is given.
+    """
+    while not is_dynamo_compiling() and is_functorch_wrapped_tensor(statistics):
+        if is_batchedtensor(statistics) or is_functionaltensor(statistics):
+            return True
+        statistics = get_unwrapped(statistics)
+    return False
 
 
 def _want_grad(weight: Tensor | None, bias: Tensor | None) -> bool:

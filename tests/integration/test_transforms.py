@@ -1,7 +1,7 @@
 """`torch.func` on whole models: grad, jvp, jacobians, vmap, gradients per sample."""
 
 import torch
-from torch.func import functional_call, grad, jacrev, jvp, stack_module_state, vjp, vmap
+from torch.func import functional_call, functionalize, grad, jacrev, jvp, stack_module_state, vjp, vmap
 
 from .models import EVERY, MODELS, MODES, assert_near, assert_same_state, data, pair
 from .test_derivatives import F64, SCRIPTED
@@ -71,20 +71,35 @@ def test_jacobian(name):
 
 
 @EVERY
-def test_an_ensemble(name):
-    """Several models at once: vmap over the parameters."""
+@MODES
+def test_an_ensemble(name, training):
+    """Several models at once: vmap over the parameters, and over the statistics they keep."""
+    x, g = data(name, F64)
     found = []
     for which in (1, 0):
-        models = [pair(name, F64)[which].eval() for _ in range(2)]
+        models = [pair(name, F64)[which].train(training) for _ in range(2)]
         for p in models[1].parameters():
             p.data += 0.25
         parameters, buffers = stack_module_state(models)
-        x = data(name, F64)[0]
         y = vmap(lambda p, b, x, m=models[0]: functional_call(m, (p, b), (x,)), (0, 0, None))(
             parameters, buffers, x
         )
-        found.append([y.detach()])
+        each = vmap(grad(as_loss(models[0])), (0, 0, None, None))(parameters, buffers, x, g)
+        found.append([y.detach(), *(t.detach() for t in each.values()), *buffers.values()])
         assert not torch.equal(y[0], y[1])
+    assert_near(*found)
+
+
+@EVERY
+@MODES
+def test_functionalized(name, training):
+    """Nothing is changed in place but what is an argument, at the end."""
+    x, g = data(name, F64)
+    found = []
+    for model in (m.train(training) for m in pair(name, F64)):
+        buffers = {key: b.clone() for key, b in model.named_buffers()}
+        gradients = functionalize(grad(as_loss(model)))(state(model), buffers, x, g)
+        found.append([*gradients.values(), *buffers.values()])
     assert_near(*found)
 
 
