@@ -149,6 +149,13 @@ def cases(dtype):
         for arranged in (o, o._replace(grad_output=apart), o._replace(x=part)):
             yield BatchNorm(), arranged
             yield BatchNorm(running_statistics(o.x)), arranged
+    for width in (
+        () if "--triton" in sys.argv else (16, 17, 130, 2050)
+    ):  # many rows meet the same channels' numbers
+        o = channel_operands("normal", (40, width), dtype)
+        for norm in (BatchNorm(), BatchNorm(running_statistics(o.x))):
+            yield norm, o
+            yield norm, o._replace(grad_output=torch.cat((o.grad_output, o.x), 1)[:, :width])
     for norm in share_of(list(every_norm(19, dtype))):
         shape = (70, 19, 3) if isinstance(norm, BatchNorm) else (33 if IN_SLABS else 70, 19)
         for affine in AFFINE:

@@ -129,6 +129,7 @@ SOUND = {
     "images of another dtype": ((MEAN.half(), VAR.double(), None), X.bfloat16()[..., None, None], 0.1),
     "one channel's, spread": ((ONE.expand(1), None, None), X[:, :1], 0.1),
     "no batch": ((MEAN, VAR, None), X[:0], 0.1),
+    "no channels": ((None, None, None), X[:, :0], 0.1),
 }
 UNSOUND = {
     "one value per channel": ((MEAN, VAR, None), X[:1], 0.1),

@@ -208,7 +208,8 @@ PyObject* may_train(PyObject*, PyObject* const* args, Py_ssize_t count) {
   const bool counts = !batches || (batches->scalar_type() == at::kLong && batches->numel() == 1 &&
                                    batches->layout() == at::kStrided);
   const bool taken = (!mean || takes(*mean, x)) && (!var || takes(*var, x));
-  return PyBool_FromLong(averaged && counts && taken && x.numel() != x.size(1));
+  const bool single = x.numel() == x.size(1) && x.size(1) > 0;  // a value has no variance
+  return PyBool_FromLong(averaged && counts && taken && !single);
   END_HANDLE_TH_ERRORS
 }
 

@@ -73,7 +73,7 @@ enum class Traffic { cached, streamed };
 template <class T>
 [[maybe_unused]] static int64_t run_for(int64_t own, const T* to, int64_t n, Traffic traffic) {
   const bool by_lines = uintptr_t(to) % 64 == 0 && n * int64_t(sizeof(T)) % 64 == 0;
-  return traffic == Traffic::cached || by_lines ? own : 0;
+  return traffic == Traffic::cached || by_lines || !to ? own : 0;
 }
 
 template <class A>

@@ -61,15 +61,16 @@ NORMKIT_INLINE inline void raise_to(double* peak, const V& v, W width) {
 // and prefetching ends with each: narrow vectors, which take longer, do better with longer runs.
 constexpr int64_t kTile = NORMKIT_VECTOR_BYTES == 64 ? 1024 : 2048;
 
-// Calls f(order, numbers) with the channels' numbers: as they are, or apart where many rows meet
-// them and one tile holds all.
+// Calls f(apart, numbers) with the channels' numbers: as they are, or copied apart where so many
+// rows meet them that this pays, and where they are no more than a tile, for which there is room.
 template <class T, class Numbers, class F>
 NORMKIT_INLINE inline void with_numbers(const Span& span, const Numbers& channels, const F& f) {
 #if defined(NORMKIT_APART)
   constexpr int64_t kManyRows = 32;
   if constexpr (kApart<T>) {
     if (span.rows >= kManyRows && span.channels <= kTile) {
-      constexpr int kArrays = sizeof channels / sizeof(const float*);
+      constexpr int kArrays = sizeof(Numbers) / sizeof(const float*);  // of which it is made
+      static_assert(kArrays * sizeof(const float*) == sizeof(Numbers) && kArrays <= 6);
       alignas(64) float room[kArrays][kTile];
       const float* arrays[kArrays];
       memcpy(arrays, &channels, sizeof channels);
@@ -77,11 +78,11 @@ NORMKIT_INLINE inline void with_numbers(const Span& span, const Numbers& channel
         widen_all(arrays[a], room[a], span.channels, true);
         arrays[a] = room[a];
       }
-      return f(Order<false>{}, read<Numbers>(arrays));
+      return f(IsApart<true>{}, read<Numbers>(arrays));
     }
   }
 #endif
-  f(Order<true>{}, channels);
+  f(IsApart<false>{}, channels);
 }
 
 // Two sums for every channel: in P over a pass of rows, few unless P is double, then in double.
@@ -156,7 +157,7 @@ inline Traffic for_rows(const Span& span, const T* to) {
 
 // The sums of grad_y and grad_y * x_hat, R rows at a time; write(to, i, numbers, grad_y, width) has
 // a place for a vector of the gradient itself, where one is wanted.
-template <int R, bool kInOrder, class T, class Numbers, class Write, class A = accumulate_t<T>>
+template <int R, bool kIsApart, class T, class Numbers, class Write, class A = accumulate_t<T>>
 NORMKIT_INLINE inline void sum_gradients(Rows<const T> grad_y, Rows<const T> x, T* grad_x,
                                          const Span& span, const Numbers& channels, double* grad,
                                          double* grad_x_hat, const Write& write) {
@@ -166,17 +167,17 @@ NORMKIT_INLINE inline void sum_gradients(Rows<const T> grad_y, Rows<const T> x, 
       [&](auto at_once, int64_t row, int64_t c, int64_t n, A* s, A* sx) NORMKIT_INLINE {
         const T *g = grad_y.data + row * grad_y.stride + c, *from = x.data + row * x.stride + c;
         T* to = grad_x ? grad_x + row * span.channels + c : nullptr;
-        const int64_t apart_g = grad_y.stride, apart = x.stride, apart_out = span.channels;
+        const int64_t stride_g = grad_y.stride, stride_x = x.stride, stride_out = span.channels;
         const auto own = channels.from(c);
         sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-          const auto step = taken<kInOrder>(width);
+          const auto step = step_of<kIsApart>(width);
           const auto numbers = vectors(own, i, width);
           auto g_sum = load(s + i, width), gx_sum = load(sx + i, width);
           for (int r = 0; r < at_once.rows; ++r) {
-            const auto v = load(g + r * apart_g + i, step);
+            const auto v = load(g + r * stride_g + i, step);
             g_sum = g_sum + v;
-            gx_sum = fused(v, x_hat(numbers, load(from + r * apart + i, step)), gx_sum);
-            write(to, r * apart_out + i, numbers, v, step);
+            gx_sum = fused(v, x_hat(numbers, load(from + r * stride_x + i, step)), gx_sum);
+            write(to, r * stride_out + i, numbers, v, step);
           }
           store(s + i, g_sum, width);
           store(sx + i, gx_sum, width);
@@ -184,8 +185,8 @@ NORMKIT_INLINE inline void sum_gradients(Rows<const T> grad_y, Rows<const T> x, 
       },
       [&](int64_t c, int64_t n, const A* s, const A* sx) NORMKIT_INLINE {
         sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-          add_to(grad + c + i, in_order<kInOrder>(load(s + i, width)), width);
-          add_to(grad_x_hat + c + i, in_order<kInOrder>(load(sx + i, width)), width);
+          add_to(grad + c + i, in_order<kIsApart>(load(s + i, width)), width);
+          add_to(grad_x_hat + c + i, in_order<kIsApart>(load(sx + i, width)), width);
         });
       });
 }
@@ -193,8 +194,8 @@ NORMKIT_INLINE inline void sum_gradients(Rows<const T> grad_y, Rows<const T> x, 
 template <class T, class A = accumulate_t<T>>
 void interleaved_gradient_sums(Rows<const T> grad_y, Rows<const T> x, Span span,
                                Hat<const A*> channels, double* grad, double* grad_x_hat) {
-  with_numbers<T>(span, channels, [&](auto order, const auto& own) {
-    sum_gradients<4, order.value>(grad_y, x, (T*)nullptr, span, own, grad, grad_x_hat,
+  with_numbers<T>(span, channels, [&](auto apart, const auto& own) {
+    sum_gradients<4, apart.value>(grad_y, x, (T*)nullptr, span, own, grad, grad_x_hat,
                                   [](auto&&...) {});
   });
 }
@@ -211,19 +212,19 @@ NORMKIT_INLINE inline void by_tiles(const Span& span, Body&& body) {
 template <class T, class A = accumulate_t<T>>
 void interleaved_apply(Rows<const T> x, T* y, Span span, Apply<const A*> channels) {
   with_traffic(for_rows(span, y), [&](auto traffic) {
-    with_numbers<T>(span, channels, [&](auto order, const auto& all) {
+    with_numbers<T>(span, channels, [&](auto apart, const auto& all) {
       by_tiles<kTogether<traffic.value, T> && (kWholeLines<T> || !kPairs<T>) ? 2 : 1>(
           span, [&](auto at_once, int64_t row, int64_t c, int64_t n) NORMKIT_INLINE {
             const T* from = x.data + row * x.stride + c;
             T* to = y + row * span.channels + c;
-            const int64_t apart = x.stride, apart_y = span.channels;
+            const int64_t stride_x = x.stride, stride_y = span.channels;
             const auto own = all.from(c);
             sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-              const auto step = taken<order.value>(width);
+              const auto step = step_of<apart.value>(width);
               const auto numbers = vectors(own, i, width);
               for (int r = 0; r < at_once.rows; ++r) {
-                const auto v = load(from + r * apart + i, step);
-                store_to<traffic.value>(to + r * apart_y + i, applied<T>(numbers, v), step);
+                const auto v = load(from + r * stride_x + i, step);
+                store_to<traffic.value>(to + r * stride_y + i, applied<T>(numbers, v), step);
               }
             });
           });
@@ -235,21 +236,21 @@ template <class T, class A = accumulate_t<T>>
 void interleaved_gradient(Rows<const T> grad_y, Rows<const T> x, T* grad_x, Span span,
                           Gradient<const A*> channels) {
   with_traffic(for_rows(span, grad_x), [&](auto traffic) {
-    with_numbers<T>(span, channels, [&](auto order, const auto& all) {
+    with_numbers<T>(span, channels, [&](auto apart, const auto& all) {
       by_tiles<kTogether<traffic.value, T> ? 2 : 1>(
           span, [&](auto at_once, int64_t row, int64_t c, int64_t n) NORMKIT_INLINE {
             const T* g = grad_y.data + row * grad_y.stride + c;
             const T* from = x.data + row * x.stride + c;
             T* to = grad_x + row * span.channels + c;
-            const int64_t apart_g = grad_y.stride, apart = x.stride, apart_out = span.channels;
+            const int64_t stride_g = grad_y.stride, stride_x = x.stride, stride_out = span.channels;
             const auto own = all.from(c);
             sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-              const auto step = taken<order.value>(width);
+              const auto step = step_of<apart.value>(width);
               const auto numbers = vectors(own, i, width);
               for (int r = 0; r < at_once.rows; ++r) {
-                const auto v = load(from + r * apart + i, step);
-                const auto grad = load(g + r * apart_g + i, step);
-                store_to<traffic.value>(to + r * apart_out + i, gradient(numbers, grad, v), step);
+                const auto v = load(from + r * stride_x + i, step);
+                const auto grad = load(g + r * stride_g + i, step);
+                store_to<traffic.value>(to + r * stride_out + i, gradient(numbers, grad, v), step);
               }
             });
           });
@@ -266,8 +267,8 @@ void interleaved_fixed_gradient(Rows<const T> grad_y, Rows<const T> x, T* grad_x
   constexpr int64_t kLong = 4000;
   with_room(grad_x, for_rows(span, grad_x), [&](auto write, auto traffic) {
     const auto sum = [&](auto at_once) {
-      with_numbers<T>(span, channels, [&](auto order, const auto& own) {
-        sum_gradients<at_once.rows, order.value>(grad_y, x, grad_x, span, own, grad, grad_x_hat,
+      with_numbers<T>(span, channels, [&](auto apart, const auto& own) {
+        sum_gradients<at_once.rows, apart.value>(grad_y, x, grad_x, span, own, grad, grad_x_hat,
                                                  write);
       });
     };

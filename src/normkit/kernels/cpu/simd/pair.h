@@ -24,16 +24,17 @@ struct Apart : Twice {};
 template <class T>
 constexpr bool kApart = false;
 
-template <bool kInOrder, class W>
-inline W taken(W width) {
+// How elements are loaded and stored in a step of this width: those of a pair may be apart.
+template <bool kIsApart, class W>
+inline W step_of(W width) {
   return width;
 }
-template <bool kInOrder>
-inline auto taken(Twice width) {
-  if constexpr (kInOrder)
-    return width;
-  else
+template <bool kIsApart>
+inline auto step_of(Twice width) {
+  if constexpr (kIsApart)
     return Apart{};
+  else
+    return width;
 }
 
 #if defined(NORMKIT_PAIRS)
@@ -80,8 +81,8 @@ inline Pair load(const T* p, Twice) {
 }
 #if defined(NORMKIT_APART)
 // One shuffle for each, where widening and shifting takes two steps of the units that shuffle,
-// which are few. Its pattern takes a register: not for the rests of loops, beside which sums have
-// none.
+// which are few. Its pattern takes a register, so the rest of a loop, which goes on by single
+// vectors, widens: sums have no register to spare.
 inline Pair load(const bfloat16* p, Twice) {
   const __m256i upper = _mm256_setr_epi8(-1, -1, 0, 1, -1, -1, 2, 3, -1, -1, 4, 5, -1, -1, 6, 7, -1,
                                          -1, 8, 9, -1, -1, 10, 11, -1, -1, 12, 13, -1, -1, 14, 15);
@@ -144,7 +145,12 @@ NORMKIT_INLINE inline void store_to(bfloat16* p, const Pair& v, Twice) {
   kTraffic == Traffic::streamed ? write_past(p, encode(v)) : write(p, encode(v));
 }
 
-#if defined(NORMKIT_APART)
+// What is not there had better not be taken for a Twice.
+Pair load(const float* p, Apart) = delete;
+#if !defined(NORMKIT_APART)
+template <Traffic kTraffic>
+void store_to(bfloat16* p, const Pair& v, Apart) = delete;
+#else
 template <Traffic kTraffic>
 NORMKIT_INLINE inline void store_to(bfloat16* p, const Pair& v, Apart) {
   const __m256i low = (__m256i)(rounded_bits(v.low) >> 16), high = (__m256i)rounded_bits(v.high);
@@ -178,28 +184,28 @@ inline void store_together(double* p, Vec<double> even, Vec<double> odd) {
 #endif
 
 // What was summed apart or not, in its order.
-template <bool kInOrder>
+template <bool kIsApart>
 inline Pair in_order(const Pair& v) {
 #if defined(NORMKIT_APART)
-  if constexpr (!kInOrder) return put_together(v);
+  if constexpr (kIsApart) return put_together(v);
 #endif
   return v;
 }
 #endif
 
-// Calls f with whether a run of 0 (kernels.h) has left numbers in their order, as a constant.
-template <bool kInOrder>
-struct Order {
-  static constexpr bool value = kInOrder;
+// Calls f with whether numbers per column lie apart, in a run (kernels.h), as a constant.
+template <bool kIsApart>
+struct IsApart {
+  static constexpr bool value = kIsApart;
 };
 template <class T, class F>
-inline void with_order(int64_t run, const F& f) {
+inline void with_run(int64_t run, const F& f) {
   if constexpr (kApart<T>)
-    if (run) return f(Order<false>{});
-  f(Order<true>{});
+    if (run) return f(IsApart<true>{});
+  f(IsApart<false>{});
 }
 
-template <bool kInOrder, class V>
+template <bool kIsApart, class V>
 inline V in_order(const V& v) {
   return v;
 }

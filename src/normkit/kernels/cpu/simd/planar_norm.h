@@ -123,7 +123,7 @@ void planar_apply(Planes<const T> x, Planes<T> y, Box box, Apply<const A*> chann
               NORMKIT_INLINE { return vectors(channels, c + plane, which); },
           [&](const auto& numbers, int k, int64_t i, auto width) NORMKIT_INLINE {
             if (box.ahead) fetch<traffic.value>(k, next + i);
-            const auto step = taken<!kApart<T>>(width);
+            const auto step = step_of<kApart<T>>(width);
             const auto v = applied<T>(numbers, load(from + i, step));
             store_to<traffic.value>(to + i, v, step);
           });
@@ -148,7 +148,7 @@ void planar_gradient(Planes<const T> grad_y, Planes<const T> x, Planes<T> grad_x
               NORMKIT_INLINE { return vectors(channels, c + plane, which); },
           [&](const auto& numbers, int k, int64_t i, auto width) NORMKIT_INLINE {
             if (box.ahead) fetch<traffic.value>(k, next_g + i), fetch<traffic.value>(k, next + i);
-            const auto step = taken<!kApart<T>>(width);
+            const auto step = step_of<kApart<T>>(width);
             const auto v = gradient(numbers, load(g + i, step), load(from + i, step));
             store_to<traffic.value>(to + i, v, step);
           });
@@ -169,7 +169,7 @@ void planar_fixed_gradient(Planes<const T> grad_y, Planes<const T> x, Planes<T> 
           const T *g = grad_y.at(n, c), *from = x.at(n, c);
           T* to = grad_x.data ? grad_x.at(n, c) : nullptr;
           add_gradient_sums<T>(box.length, wide, [&](int64_t i, auto width) NORMKIT_INLINE {
-            const auto step = taken<!kApart<T>>(width);
+            const auto step = step_of<kApart<T>>(width);
             const auto v = load(g + i, step);
             write(to, i, numbers, v, step);
             return terms(v, v * x_hat(numbers, load(from + i, step)));

@@ -41,7 +41,7 @@ inline void add_products(const RowBackward<T>& p, int64_t row, const BackwardSca
   const A* gain = kGain ? p.gain_for_sums + begin : nullptr;
   add_gradient_sums<T>(end - begin, sums, [&](int64_t i, auto width) NORMKIT_INLINE {
     // Always in the same order, whatever that of the rest: a row's bits depend on nothing else.
-    const auto step = taken<!kApart<T>>(width);
+    const auto step = step_of<kApart<T>>(width);
     auto gw = load(grad_y + i, step);
     if (kGain) gw = gw * load(gain + i, width);
     const auto product = gw * s.template x_hat<kCentred>(load(x + i, step));
@@ -113,7 +113,7 @@ struct Whatever {
 // Columns [begin, end) of R rows, so that a weight gradient is loaded and stored once for all of
 // them, while the same of the rows `ahead` further on are fetched. A function of its own, as
 // apply_row is.
-template <int R, bool kCentred, Traffic kTraffic, bool kInOrder, class Wanted, class T,
+template <int R, bool kCentred, Traffic kTraffic, bool kIsApart, class Wanted, class T,
           class A = accumulate_t<T>>
 __attribute__((noinline)) void backward_tile(const RowBackward<T>& p, Wanted wanted, int64_t row,
                                              const BackwardScalars<A>* scalars, int64_t begin,
@@ -131,7 +131,7 @@ __attribute__((noinline)) void backward_tile(const RowBackward<T>& p, Wanted wan
   const A* gain = p.gain;
   const int64_t x_ahead = ahead * p.x_stride, grad_y_ahead = ahead * p.grad_y_stride;
   const auto column = [&](int k, int64_t i, auto width) NORMKIT_INLINE {
-    const auto step = taken<kInOrder>(width);
+    const auto step = step_of<kIsApart>(width);
     const auto one = broadcast_like(A(1), width);
     const auto gains = wanted.gain ? load(gain + i, width) : one;
     auto gain_sum = wanted.grad_gain ? load(grad_gain + i, width) : one;
@@ -156,7 +156,7 @@ __attribute__((noinline)) void backward_tile(const RowBackward<T>& p, Wanted wan
                           : sweep_lines<kTraffic>(grad_x[0], begin, end, column);
 }
 
-template <bool kCentred, Traffic kTraffic, bool kInOrder, class Wanted, class T,
+template <bool kCentred, Traffic kTraffic, bool kIsApart, class Wanted, class T,
           class A = accumulate_t<T>>
 inline void backward_group(const RowBackward<T>& p, Wanted wanted, int64_t row, int64_t count,
                            A* grad_gain, A* grad_bias) {
@@ -189,11 +189,11 @@ inline void backward_group(const RowBackward<T>& p, Wanted wanted, int64_t row, 
     int64_t r = 0;
     constexpr int kRows = kWholeLines<T> ? 4 : 1;
     for (; together && r + kRows <= count; r += kRows)
-      backward_tile<kRows, kCentred, kTraffic, kInOrder>(p, wanted, row + r, &s[r], begin, end,
+      backward_tile<kRows, kCentred, kTraffic, kIsApart>(p, wanted, row + r, &s[r], begin, end,
                                                          grad_gain, grad_bias, count);
     for (; r < count; ++r)
       if (!careful[r])
-        backward_tile<1, kCentred, kTraffic, kInOrder>(p, wanted, row + r, &s[r], begin, end,
+        backward_tile<1, kCentred, kTraffic, kIsApart>(p, wanted, row + r, &s[r], begin, end,
                                                        grad_gain, grad_bias, count);
   }
   for (int64_t r = 0; any_careful && r < count; ++r)
@@ -213,7 +213,7 @@ inline int64_t backward_rows(int64_t n) {
                                                                                  : kGroupRows;
 }
 
-template <bool kCentred, Traffic kTraffic, bool kInOrder, class T, class A = accumulate_t<T>>
+template <bool kCentred, Traffic kTraffic, bool kIsApart, class T, class A = accumulate_t<T>>
 inline void backward_block(const RowBackward<T>& p, int64_t block) {
   const int64_t rows = backward_rows<kTraffic, T>(p.n);
   const int64_t first = block * p.block_rows;
@@ -227,25 +227,25 @@ inline void backward_block(const RowBackward<T>& p, int64_t block) {
   for (int64_t row = first; row < last; row += rows) {
     const int64_t count = last - row < rows ? last - row : rows;
     if (Everything<kCentred>::asked(p))
-      backward_group<kCentred, kTraffic, kInOrder>(p, Everything<kCentred>{}, row, count, gain_sum,
+      backward_group<kCentred, kTraffic, kIsApart>(p, Everything<kCentred>{}, row, count, gain_sum,
                                                    bias_sum);
     else
-      backward_group<kCentred, kTraffic, kInOrder>(p, some, row, count, gain_sum, bias_sum);
+      backward_group<kCentred, kTraffic, kIsApart>(p, some, row, count, gain_sum, bias_sum);
   }
 }
 
 template <class T>
 void row_backward(const RowBackward<T>& p, int64_t begin, int64_t end) {
   with_traffic(p.traffic, [&](auto traffic) {
-    with_order<T>(p.run, [&](auto in_order) {
+    with_run<T>(p.run, [&](auto apart) {
       for (int64_t block = begin; block < end; ++block)
-        p.saved.mean ? backward_block<true, traffic.value, in_order.value>(p, block)
-                     : backward_block<false, traffic.value, in_order.value>(p, block);
+        p.saved.mean ? backward_block<true, traffic.value, apart.value>(p, block)
+                     : backward_block<false, traffic.value, apart.value>(p, block);
     });
   });
 }
 
-// Of so many vectors, or four, which may be a run apart, and more.
+// Of so many vectors of totals at once. Apart, a run of columns is four of them.
 template <int kVectors, class A>
 inline void add_some(const A* partials, int64_t count, int64_t stride, bool apart, double* total) {
   constexpr int L = kLanes<double>;

@@ -137,7 +137,7 @@ struct Normalizer {
 // Columns [begin, end) of a row, while the same of a row `ahead` elements further is fetched. A
 // function of its own: in one with a dozen loops the compiler runs out of registers for the
 // vectors.
-template <bool kCentred, Traffic kTraffic, bool kInOrder, Affine kAffine, class T,
+template <bool kCentred, Traffic kTraffic, bool kIsApart, Affine kAffine, class T,
           class A = accumulate_t<T>>
 __attribute__((noinline)) void apply_row(const T* x, T* y, const RowForward<T>& p,
                                          const Scalars<A>& s, int64_t begin, int64_t end,
@@ -146,7 +146,7 @@ __attribute__((noinline)) void apply_row(const T* x, T* y, const RowForward<T>& 
   const A *gain = p.gain, *bias = p.bias;
   sweep_lines<kTraffic>(y, begin, end, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
     fetch<kTraffic>(k, x + ahead + i);
-    const auto step = taken<kInOrder>(width);
+    const auto step = step_of<kIsApart>(width);
     const auto v = load(x + i, step);
     auto gains = v, biases = v;  // not used where there are none
     if (kAffine != Affine::none) gains = load(gain + i, width);
@@ -195,7 +195,7 @@ inline int64_t forward_rows(int64_t n) {
 
 // All rows of a group are summed, then all are applied, tile by tile of their columns, so that gain
 // and bias are read from the innermost cache.
-template <bool kCentred, Traffic kTraffic, bool kInOrder, Affine kAffine, class T,
+template <bool kCentred, Traffic kTraffic, bool kIsApart, Affine kAffine, class T,
           class A = accumulate_t<T>>
 inline void forward_group(const RowForward<T>& p, int64_t row, int64_t count) {
   const T* x = p.x + row * p.x_stride;
@@ -211,7 +211,7 @@ inline void forward_group(const RowForward<T>& p, int64_t row, int64_t count) {
     const int64_t end = p.n - begin < tile ? p.n : begin + tile;
     for (int64_t r = 0; r < count; ++r)
       if (plain[r])
-        apply_row<kCentred, kTraffic, kInOrder, kAffine>(x + r * p.x_stride, y + r * p.n, p, s[r],
+        apply_row<kCentred, kTraffic, kIsApart, kAffine>(x + r * p.x_stride, y + r * p.n, p, s[r],
                                                          begin, end, count * p.x_stride);
   }
   for (int64_t r = 0; r < count; ++r) {
@@ -222,26 +222,26 @@ inline void forward_group(const RowForward<T>& p, int64_t row, int64_t count) {
   }
 }
 
-template <bool kCentred, Traffic kTraffic, bool kInOrder, class T>
+template <bool kCentred, Traffic kTraffic, bool kIsApart, class T>
 inline void forward_range(const RowForward<T>& p, int64_t row, int64_t end) {
   const int64_t rows = forward_rows<kTraffic, T>(p.n);
   for (; row < end; row += rows) {
     const int64_t count = end - row < rows ? end - row : rows;
     if (p.bias)
-      forward_group<kCentred, kTraffic, kInOrder, Affine::gain_and_bias>(p, row, count);
+      forward_group<kCentred, kTraffic, kIsApart, Affine::gain_and_bias>(p, row, count);
     else if (p.gain)
-      forward_group<kCentred, kTraffic, kInOrder, Affine::gain>(p, row, count);
+      forward_group<kCentred, kTraffic, kIsApart, Affine::gain>(p, row, count);
     else
-      forward_group<kCentred, kTraffic, kInOrder, Affine::none>(p, row, count);
+      forward_group<kCentred, kTraffic, kIsApart, Affine::none>(p, row, count);
   }
 }
 
 template <class T>
 void row_forward(const RowForward<T>& p, int64_t begin, int64_t end) {
   with_traffic(p.traffic, [&](auto traffic) {
-    with_order<T>(p.run, [&](auto in_order) {
-      p.centred ? forward_range<true, traffic.value, in_order.value>(p, begin, end)
-                : forward_range<false, traffic.value, in_order.value>(p, begin, end);
+    with_run<T>(p.run, [&](auto apart) {
+      p.centred ? forward_range<true, traffic.value, apart.value>(p, begin, end)
+                : forward_range<false, traffic.value, apart.value>(p, begin, end);
     });
   });
 }
