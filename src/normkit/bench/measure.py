@@ -48,7 +48,8 @@ def measure(case: Case, peers: Sequence[str], rounds: int, machine: Machine) -> 
         meter = speedometer(operands.x.detach(), torch.empty_like(operands.x))
         large = case.tensor_bytes >= LARGE
         allocating = {name: p.call for name, p in ready.items() if large and p.allocates}
-        kept, drifts = steadiest(calls, meter, rounds)
+        with memory.one_place():
+            kept, drifts = steadiest(calls, meter, rounds)
         # Only for a case that counts: page faults are slow, and a refused case has taken long already.
         fresh = _fresh(allocating, meter, rounds) if kept.drift <= MOST else {}
     return Row(

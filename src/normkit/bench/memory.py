@@ -1,6 +1,7 @@
 """Whether outputs lie in memory already in use ("warm") or in pages new to the process ("fresh").
 
-Left to itself the C library gives one or the other by luck, and new pages cost as much as a norm.
+Left to itself the C library gives one or the other by luck, and new pages cost as much as a norm. So does
+one of several blocks in use, by turns: a cache may hold one of them, and not all.
 """
 
 from __future__ import annotations
@@ -9,9 +10,14 @@ import contextlib
 import ctypes
 import resource
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-__all__ = ["fresh", "keep_memory", "page_faults"]
+import torch
+
+import normkit.bench
+
+__all__ = ["fresh", "keep_memory", "one_place", "page_faults"]
 
 # mallopt's numbers of its parameters, from malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
@@ -27,6 +33,23 @@ def keep_memory() -> bool:
         return False
     # No mappings, as a large block of its own is unmapped when freed, whatever the threshold.
     return bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1) and mallopt(_MMAP_MAX, 0))
+
+
+@contextlib.contextmanager
+def one_place() -> Iterator[bool]:
+    """While it lasts, a large tensor lies where the last one of its size lay; False where it can't be asked.
+
+    On the CPU, of PyTorch's own memory: so what one contender allocates lies where another's did.
+    """
+    allocator = _allocator()
+    if allocator is None:
+        yield False
+        return
+    allocator.normkit_one_place()
+    try:
+        yield True
+    finally:
+        allocator.normkit_any_place()
 
 
 @contextlib.contextmanager
@@ -54,6 +77,14 @@ def fresh() -> Iterator[bool]:
 def page_faults() -> int:
     """Pages given to this process so far that needed no disk."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def _allocator() -> Any | None:
+    """one_place.cpp, where it was built for the PyTorch at hand."""
+    for folder in normkit.bench.__path__:
+        for library in Path(folder).glob(f"_one_place-{torch.__version__}.*"):
+            return ctypes.CDLL(str(library))
+    return None
 
 
 def _occupy_free_blocks(library: Any) -> list[int]:

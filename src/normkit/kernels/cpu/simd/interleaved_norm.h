@@ -5,24 +5,25 @@
 
 namespace normkit::NORMKIT_ISA {
 
-constexpr int64_t kRowsAhead = 8;  // how far ahead the next rows are fetched
+constexpr int64_t kRowsAhead = 2;  // how far ahead in each run of rows the next are fetched
 
 // Whether rows may be written by turns: past the cache only line by line.
 template <Traffic kTraffic, class T>
 constexpr bool kTogether = kTraffic == Traffic::cached || kWholeLines<T>;
 
-// Rows handled at once, so that a channel's numbers are loaded once for all of them.
+// Rows handled at once, so that a channel's numbers are loaded once for all of them: the next of R
+// runs of rows, which the hardware fetches ahead. Neighbours by turns would be one run to it, whose
+// addresses go back and forth.
 template <int R>
 struct AtOnce {
   static constexpr int rows = R;
 };
 
-// body(at_once, row, c, n) for the rows [first, last), R at a time, and n channels from c on.
-template <int R, class Body>
-NORMKIT_INLINE inline void by_rows(int64_t first, int64_t last, int64_t c, int64_t n, Body&& body) {
-  int64_t row = first;
-  for (; row + R <= last; row += R) body(AtOnce<R>{}, row, c, n);
-  for (; row < last; ++row) body(AtOnce<1>{}, row, c, n);
+// How far apart the runs begin. An odd number: rows of a power of two would meet in one set of the
+// innermost cache.
+template <int R>
+inline int64_t gap_of(int64_t rows) {
+  return rows < R ? 0 : (rows / R - 1) | 1;
 }
 
 // to[i] = f(to[i], v[i]) in double.
@@ -86,14 +87,14 @@ NORMKIT_INLINE inline void with_numbers(const Span& span, const Numbers& channel
 }
 
 // Two sums for every channel: in P over a pass of rows, few unless P is double, then in double.
-// add(at_once, row, c, n, first, second) adds rows to the sums of n channels from c on; keep(c, n,
-// first, second) takes them.
+// add(at_once, row, gap, c, n, first, second) adds rows to the sums of n channels from c on;
+// keep(c, n, first, second) takes them.
 template <class P, int R, class Add, class Keep>
 NORMKIT_INLINE inline void sum_rows(const Span& span, Add&& add, Keep&& keep) {
-  constexpr int64_t kRowsPerPass = sizeof(P) == sizeof(double) ? 256 : 16;
+  constexpr int64_t kStep = (sizeof(P) == sizeof(double) ? 256 : 16) / R;
   alignas(64) P first[kTile], second[kTile];
-  for (int64_t row = 0; row < span.rows; row += kRowsPerPass) {
-    const int64_t last = row + kRowsPerPass < span.rows ? row + kRowsPerPass : span.rows;
+  const int64_t gap = gap_of<R>(span.rows);
+  const auto pass = [&](auto at_once, int64_t row, int64_t last) NORMKIT_INLINE {
     for (int64_t c = 0; c < span.channels; c += kTile) {
       const int64_t n = span.channels - c < kTile ? span.channels - c : kTile;
       // Not memset, whose string instruction takes longer to start than a few channels do.
@@ -101,12 +102,13 @@ NORMKIT_INLINE inline void sum_rows(const Span& span, Add&& add, Keep&& keep) {
         store(first + i, Vec<P>{}, width);
         store(second + i, Vec<P>{}, width);
       });
-      by_rows<R>(row, last, c, n,
-                 [&](auto at_once, int64_t r, int64_t from, int64_t count)
-                     NORMKIT_INLINE { add(at_once, r, from, count, first, second); });
+      for (int64_t r = row; r < last; ++r) add(at_once, r, gap, c, n, first, second);
       keep(c, n, first, second);
     }
-  }
+  };
+  for (int64_t row = 0; row < gap; row += kStep)
+    pass(AtOnce<R>{}, row, row + kStep < gap ? row + kStep : gap);
+  if (R * gap < span.rows) pass(AtOnce<1>{}, R * gap, span.rows);
 }
 
 template <Traffic kTraffic, class P, class T, class A>
@@ -114,15 +116,16 @@ inline void column_sums(Rows<const T> x, const Span& span, const A* shift, doubl
                         double* squares, double* peak) {
   sum_rows<P, 4>(
       span,
-      [&](auto at_once, int64_t row, int64_t c, int64_t n, P* s, P* q) NORMKIT_INLINE {
+      [&](auto at_once, int64_t row, int64_t gap, int64_t c, int64_t n, P* s, P* q) NORMKIT_INLINE {
         const T* from = x.data + row * x.stride + c;
+        const int64_t stride = gap * x.stride;
         sweep_in<P, T>(0, n, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
           const auto shifts = load_as<P>(shift + c + i, width);
           const auto s_sum = load(s + i, width), q_sum = load(q + i, width);
           auto d_sum = decltype(s_sum + s_sum){}, dd_sum = d_sum;  // of these rows: a shorter chain
           for (int r = 0; r < at_once.rows; ++r) {
-            fetch<kTraffic>(k, from + (r + kRowsAhead) * x.stride + i);
-            const auto d = load_as<P>(from + r * x.stride + i, width) - shifts;
+            fetch<kTraffic>(k, from + r * stride + kRowsAhead * x.stride + i);
+            const auto d = load_as<P>(from + r * stride + i, width) - shifts;
             d_sum = d_sum + d;
             dd_sum = fused(d, d, dd_sum);
           }
@@ -164,25 +167,27 @@ NORMKIT_INLINE inline void sum_gradients(Rows<const T> grad_y, Rows<const T> x, 
   for (int64_t c = 0; c < span.channels; ++c) grad[c] = grad_x_hat[c] = 0;
   sum_rows<A, R>(
       span,
-      [&](auto at_once, int64_t row, int64_t c, int64_t n, A* s, A* sx) NORMKIT_INLINE {
-        const T *g = grad_y.data + row * grad_y.stride + c, *from = x.data + row * x.stride + c;
-        T* to = grad_x ? grad_x + row * span.channels + c : nullptr;
-        const int64_t stride_g = grad_y.stride, stride_x = x.stride, stride_out = span.channels;
-        const auto own = channels.from(c);
-        sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-          const auto step = step_of<kIsApart>(width);
-          const auto numbers = vectors(own, i, width);
-          auto g_sum = load(s + i, width), gx_sum = load(sx + i, width);
-          for (int r = 0; r < at_once.rows; ++r) {
-            const auto v = load(g + r * stride_g + i, step);
-            g_sum = g_sum + v;
-            gx_sum = fused(v, x_hat(numbers, load(from + r * stride_x + i, step)), gx_sum);
-            write(to, r * stride_out + i, numbers, v, step);
-          }
-          store(s + i, g_sum, width);
-          store(sx + i, gx_sum, width);
-        });
-      },
+      [&](auto at_once, int64_t row, int64_t gap, int64_t c, int64_t n, A* s, A* sx)
+          NORMKIT_INLINE {
+            const T *g = grad_y.data + row * grad_y.stride + c, *from = x.data + row * x.stride + c;
+            T* to = grad_x ? grad_x + row * span.channels + c : nullptr;
+            const int64_t stride_g = gap * grad_y.stride, stride_x = gap * x.stride;
+            const int64_t stride_out = gap * span.channels;
+            const auto own = channels.from(c);
+            sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+              const auto step = step_of<kIsApart>(width);
+              const auto numbers = vectors(own, i, width);
+              auto g_sum = load(s + i, width), gx_sum = load(sx + i, width);
+              for (int r = 0; r < at_once.rows; ++r) {
+                const auto v = load(g + r * stride_g + i, step);
+                g_sum = g_sum + v;
+                gx_sum = fused(v, x_hat(numbers, load(from + r * stride_x + i, step)), gx_sum);
+                write(to, r * stride_out + i, numbers, v, step);
+              }
+              store(s + i, g_sum, width);
+              store(sx + i, gx_sum, width);
+            });
+          },
       [&](int64_t c, int64_t n, const A* s, const A* sx) NORMKIT_INLINE {
         sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
           add_to(grad + c + i, in_order<kIsApart>(load(s + i, width)), width);
@@ -200,13 +205,17 @@ void interleaved_gradient_sums(Rows<const T> grad_y, Rows<const T> x, Span span,
   });
 }
 
-// All rows, a tile of channels at a time. A body keeps strides and channels in variables of its
-// own: for all the compiler knows a store changes what lies behind a reference, and it is read
-// again for every vector.
+// body(at_once, row, gap, c, n) for all rows, and n channels from c on, a tile at a time. A body
+// keeps strides and channels in variables of its own: for all the compiler knows a store changes
+// what lies behind a reference, and it is read again for every vector.
 template <int R, class Body>
 NORMKIT_INLINE inline void by_tiles(const Span& span, Body&& body) {
-  for (int64_t c = 0; c < span.channels; c += kTile)
-    by_rows<R>(0, span.rows, c, span.channels - c < kTile ? span.channels - c : kTile, body);
+  const int64_t gap = gap_of<R>(span.rows);
+  for (int64_t c = 0; c < span.channels; c += kTile) {
+    const int64_t n = span.channels - c < kTile ? span.channels - c : kTile;
+    for (int64_t row = 0; row < gap; ++row) body(AtOnce<R>{}, row, gap, c, n);
+    for (int64_t row = R * gap; row < span.rows; ++row) body(AtOnce<1>{}, row, gap, c, n);
+  }
 }
 
 template <class T, class A = accumulate_t<T>>
@@ -214,10 +223,10 @@ void interleaved_apply(Rows<const T> x, T* y, Span span, Apply<const A*> channel
   with_traffic(for_rows(span, y), [&](auto traffic) {
     with_numbers<T>(span, channels, [&](auto apart, const auto& all) {
       by_tiles<kTogether<traffic.value, T> && (kWholeLines<T> || !kPairs<T>) ? 2 : 1>(
-          span, [&](auto at_once, int64_t row, int64_t c, int64_t n) NORMKIT_INLINE {
+          span, [&](auto at_once, int64_t row, int64_t gap, int64_t c, int64_t n) NORMKIT_INLINE {
             const T* from = x.data + row * x.stride + c;
             T* to = y + row * span.channels + c;
-            const int64_t stride_x = x.stride, stride_y = span.channels;
+            const int64_t stride_x = gap * x.stride, stride_y = gap * span.channels;
             const auto own = all.from(c);
             sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
               const auto step = step_of<apart.value>(width);
@@ -238,11 +247,12 @@ void interleaved_gradient(Rows<const T> grad_y, Rows<const T> x, T* grad_x, Span
   with_traffic(for_rows(span, grad_x), [&](auto traffic) {
     with_numbers<T>(span, channels, [&](auto apart, const auto& all) {
       by_tiles<kTogether<traffic.value, T> ? 2 : 1>(
-          span, [&](auto at_once, int64_t row, int64_t c, int64_t n) NORMKIT_INLINE {
+          span, [&](auto at_once, int64_t row, int64_t gap, int64_t c, int64_t n) NORMKIT_INLINE {
             const T* g = grad_y.data + row * grad_y.stride + c;
             const T* from = x.data + row * x.stride + c;
             T* to = grad_x + row * span.channels + c;
-            const int64_t stride_g = grad_y.stride, stride_x = x.stride, stride_out = span.channels;
+            const int64_t stride_g = gap * grad_y.stride, stride_x = gap * x.stride;
+            const int64_t stride_out = gap * span.channels;
             const auto own = all.from(c);
             sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
               const auto step = step_of<apart.value>(width);
