@@ -59,6 +59,19 @@ def test_large_outputs_are_timed_fresh_too():
     assert row.contenders["onnxruntime"].fresh is None
 
 
+def test_all_large_outputs_lie_in_one_place(monkeypatch):
+    places = set()
+
+    def steadiest(calls, *arguments):
+        places.update(calls[name]().data_ptr() for name in ("normkit", "pytorch", "normkit"))
+        return measure_steadiest(calls, *arguments)
+
+    measure_steadiest = measure.steadiest
+    monkeypatch.setattr(measure, "steadiest", steadiest)
+    small_row(Case("layer_norm", (256, 1024), "forward"))
+    assert len(places) == 1
+
+
 def test_a_refused_case_is_not_timed_fresh(monkeypatch):
     drifting(monkeypatch, *[0.3] * ATTEMPTS)
     row = small_row(Case("rms_norm", (256, 1024), "forward"))

@@ -20,6 +20,7 @@ def recorder(log, name, seconds=0.0):
 @pytest.fixture
 def short(monkeypatch):
     monkeypatch.setattr(timing, "SAMPLE_SECONDS", 1e-6)
+    monkeypatch.setattr(timing, "SETTLING_CALLS", 0)
 
 
 def test_each_is_sampled_once_a_round_behind_the_meter(short):
@@ -53,6 +54,15 @@ def test_a_sample_lasts():
     before = len(calls)
     samples.take()
     assert len(calls) - before == 2 * samples.repeats
+
+
+@pytest.mark.parametrize(("seconds", "untimed"), [(1e-5, 100), (1e-4, 50), (1e-3, 20), (0.1, 1)])
+def test_a_cache_settles_before_a_sample(seconds, untimed):
+    called = []
+    samples = timing.Samples(lambda: None, clock=lambda call, repeats: called.append(repeats) or seconds)
+    samples.take()
+    assert called[-2:] == [untimed, max(1, round(1e-3 / seconds))]
+    assert samples.cost == pytest.approx(sum(called[-2:]) * seconds)
 
 
 def test_garbage_is_not_collected_meanwhile(short):
@@ -95,6 +105,6 @@ def test_a_recorded_graph_s_time_is_shared_among_its_calls():
             pass
 
     samples = timing.Samples(Graph(), clock=lambda call, repeats: timing.SAMPLE_SECONDS / 2)
-    assert samples.repeats == 2  # graphs, not calls, fill a sample
+    assert samples.repeats == samples.untimed == 2  # graphs, not calls, fill a sample
     samples.take()
     assert samples.seconds == [timing.SAMPLE_SECONDS / 8]

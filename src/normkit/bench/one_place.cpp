@@ -1,5 +1,6 @@
-// PyTorch's allocator on the CPU while `normkit bench` times: a large tensor lies where the last one of
-// its size lay (memory.py tells why). For one PyTorch: c10's allocators have no stable interface.
+// PyTorch's allocator on the CPU while `normkit bench` times: a large tensor lies where the last
+// one of its size lay (memory.py tells why). For one PyTorch: c10's allocators have no stable
+// interface.
 #include <c10/core/CPUAllocator.h>
 
 #include <cstdlib>
@@ -10,7 +11,8 @@
 
 namespace {
 
-// What is smaller stays in a cache wherever the C library puts it; from here on that maps pages anew.
+// What is smaller stays in a cache wherever the C library puts it; from here on that maps pages
+// anew.
 constexpr size_t kLarge = size_t(1) << 17;
 
 // In front of each tensor's memory, in a cache line of its own.

@@ -70,15 +70,13 @@ std::optional<int64_t> read_given() {
 Traffic traffic(int64_t bytes, int64_t run) {
   static const Cache last = read_last_cache();
   static const std::optional<int64_t> given = read_given();
-  const bool whole_lines = run % 64 == 0;
-  if (!whole_lines && run < kLongRun) return Traffic::cached;
+  if (run % 64 != 0 && run < kLongRun) return Traffic::cached;
   if (given) return bytes > *given ? Traffic::streamed : Traffic::cached;
   const int64_t threads = torch::stable::get_num_threads();
   if (last.bytes > kSocket) return bytes > threads * kShare ? Traffic::streamed : Traffic::cached;
-  // The threads may have several last caches between them. Half is left to other users. Lines that
-  // two runs share are written in two halves, so that going past the cache pays later.
+  // The threads may have several last caches between them. Half is left to other users.
   const int64_t ours = std::max<int64_t>(1, threads / last.cores) * last.bytes / 2;
-  return bytes / (whole_lines ? 1 : 2) > ours ? Traffic::streamed : Traffic::cached;
+  return bytes > ours ? Traffic::streamed : Traffic::cached;
 }
 
 }  // namespace normkit

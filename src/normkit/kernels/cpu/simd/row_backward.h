@@ -156,6 +156,12 @@ __attribute__((noinline)) void backward_tile(const RowBackward<T>& p, Wanted wan
                           : sweep_lines<kTraffic>(grad_x[0], begin, end, column);
 }
 
+// As many as there are registers for; halves of several rows' lines are slow past the cache.
+template <Traffic kTraffic, class T>
+constexpr int kRowsPerTile = kWholeLines<T>                              ? 4
+                             : kTraffic == Traffic::cached && !kPairs<T> ? 2
+                                                                         : 1;
+
 template <bool kCentred, Traffic kTraffic, bool kIsApart, class Wanted, class T,
           class A = accumulate_t<T>>
 inline void backward_group(const RowBackward<T>& p, Wanted wanted, int64_t row, int64_t count,
@@ -187,7 +193,7 @@ inline void backward_group(const RowBackward<T>& p, Wanted wanted, int64_t row, 
   for (int64_t begin = 0; begin < p.n; begin += tile) {
     const int64_t end = p.n - begin < tile ? p.n : begin + tile;
     int64_t r = 0;
-    constexpr int kRows = kWholeLines<T> ? 4 : 1;
+    constexpr int kRows = kRowsPerTile<kTraffic, T>;
     for (; together && r + kRows <= count; r += kRows)
       backward_tile<kRows, kCentred, kTraffic, kIsApart>(p, wanted, row + r, &s[r], begin, end,
                                                          grad_gain, grad_bias, count);
@@ -205,7 +211,8 @@ inline void backward_group(const RowBackward<T>& p, Wanted wanted, int64_t row, 
 // one by one had better be summed so as well, unless they are short.
 template <Traffic kTraffic, class T>
 inline int64_t backward_rows(int64_t n) {
-  if (!kWholeLines<T>) return rows_of(1024, n);
+  constexpr int64_t kFewest = kRowsPerTile<kTraffic, T>;
+  if (!kWholeLines<T>) return rows_of(1024, n) < kFewest ? kFewest : rows_of(1024, n);
   if (kTraffic == Traffic::streamed) return kGroupRows / 2;
   constexpr int64_t kInnermost = 24 << 10;
   const int64_t bytes = 2 * n * int64_t(sizeof(T));
