@@ -222,7 +222,7 @@ template <class T, class A = accumulate_t<T>>
 void interleaved_apply(Rows<const T> x, T* y, Span span, Apply<const A*> channels) {
   with_traffic(for_rows(span, y), [&](auto traffic) {
     with_numbers<T>(span, channels, [&](auto apart, const auto& all) {
-      by_tiles<kTogether<traffic.value, T> && (kWholeLines<T> || !kPairs<T>) ? 2 : 1>(
+      by_tiles<kTogether<traffic.value, T> ? 2 : 1>(
           span, [&](auto at_once, int64_t row, int64_t gap, int64_t c, int64_t n) NORMKIT_INLINE {
             const T* from = x.data + row * x.stride + c;
             T* to = y + row * span.channels + c;
