@@ -82,7 +82,8 @@ def page_faults() -> int:
 def _allocator() -> Any | None:
     """one_place.cpp, where it was built for the PyTorch at hand."""
     for folder in normkit.bench.__path__:
-        for library in Path(folder).glob(f"_one_place-{torch.__version__}.*"):
+        library = Path(folder) / f"_one_place-{torch.__version__}.so"
+        if library.exists():
             return ctypes.CDLL(str(library))
     return None
 
