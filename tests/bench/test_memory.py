@@ -69,6 +69,9 @@ def test_a_large_tensor_lies_where_the_last_of_its_size_lay():
         torch.empty(64, 4097)
         for norm in (torch.nn.functional.layer_norm, nk.functional.layer_norm) * 3:
             assert place(norm(x, (4096,), w)) == first
+        with memory.one_place():
+            assert place(torch.empty(64, 4096)) == first
+        assert place(torch.empty(64, 4096)) == first
         one, two = torch.empty(64, 4096), torch.empty(64, 4096)
         assert place(one) == first != place(two)
 

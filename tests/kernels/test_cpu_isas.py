@@ -45,20 +45,40 @@ def test_results(instruction_set, cache):
     assert report["failures"] == []
 
 
-# A digest of every result of row norms, in rows of whole lines, of other lengths, and few of them.
+# A digest of every result: of row norms, in rows of whole lines, of other lengths, and few of them; with rows
+# among them that are taken with care; and of BatchNorm, channels last, with given statistics and without.
 BITS = """
 import hashlib, torch
+import normkit.functional as F
 from tests.data import DTYPES
 from tests.operands import every_norm, operands
 from tests.oracle import run
 
 bits = hashlib.sha256()
+def add(*results):
+    for result in results:
+        bits.update(b"" if result is None else result.detach().contiguous().view(torch.uint8).numpy())
+
+torch.manual_seed(0)
 for dtype in DTYPES:
     for norm in every_norm(1, dtype)[:3]:
         for shape in ((40, 1024), (40, 1000), (33, 333), (3, 1000)):
             for weight_dtype in (dtype, torch.float32):
                 for result in run(norm.ours, operands(norm, shape, dtype, weight_dtype)):
-                    bits.update(b"" if result is None else result.contiguous().view(torch.uint8).numpy())
+                    add(result)
+    for shape in ((150, 64), (150, 1024), (101, 2100)):
+        x, upstream = torch.randn(2, *shape).to(dtype)
+        mean, variance, weight, bias = (torch.rand(4, shape[1]) + 0.5).to(dtype)
+        leaves = [t.requires_grad_() for t in (x, weight, bias)]
+        for training in (False, True):
+            y = F.batch_norm(x, mean.clone(), variance.clone(), weight, bias, training)
+            add(y, *torch.autograd.grad(y, leaves, upstream))
+        x = x.detach()
+        x[::6] *= 2.0 ** {torch.float64: 600, torch.float16: 0}.get(dtype, 100)
+        for norm, *inputs in ((F.layer_norm, x, weight, bias), (F.rms_norm, x, weight)):
+            x.requires_grad_()
+            y = norm(x, shape[1:], *inputs[1:])
+            add(y, *torch.autograd.grad(y, inputs, upstream))
 print(bits.hexdigest())
 """
 

@@ -83,18 +83,21 @@ void OnePlace::give_back(void* memory) {
 }
 
 c10::Allocator* before = nullptr;
+int depth = 0;  // of calls that ask for it, by one thread
 
 }  // namespace
 
 extern "C" {
 
 __attribute__((visibility("default"))) void normkit_one_place() {
+  if (depth++ > 0) return;
   before = c10::GetCPUAllocator();
   one_place().open();
   c10::SetCPUAllocator(&one_place());
 }
 
 __attribute__((visibility("default"))) void normkit_any_place() {
+  if (--depth > 0) return;
   c10::SetCPUAllocator(before);
   one_place().close();
 }

@@ -116,7 +116,7 @@ struct RowBackward {
   T* grad_x;  // null: not wanted
   int64_t rows;
   int64_t n;
-  int64_t block_rows;  // rows whose weight gradients are summed into one partial
+  int64_t block_rows;  // rows whose weight gradients are summed into one partial, 64 at most
   A* grad_gain;        // [blocks, n] partial sums, or null
   A* grad_bias;        // [blocks, n] partial sums, or null
   double eps;

@@ -87,14 +87,15 @@ NORMKIT_INLINE inline void with_numbers(const Span& span, const Numbers& channel
 }
 
 // Two sums for every channel: in P over a pass of rows, few unless P is double, then in double.
+// Their order is that of R runs of rows, also where kAtOnce, R or one, are handled at once.
 // add(at_once, row, gap, c, n, first, second) adds rows to the sums of n channels from c on;
 // keep(c, n, first, second) takes them.
-template <class P, int R, class Add, class Keep>
+template <class P, int R, int kAtOnce = R, class Add, class Keep>
 NORMKIT_INLINE inline void sum_rows(const Span& span, Add&& add, Keep&& keep) {
   constexpr int64_t kStep = (sizeof(P) == sizeof(double) ? 256 : 16) / R;
   alignas(64) P first[kTile], second[kTile];
   const int64_t gap = gap_of<R>(span.rows);
-  const auto pass = [&](auto at_once, int64_t row, int64_t last) NORMKIT_INLINE {
+  const auto pass = [&](auto at_once, int runs, int64_t row, int64_t last) NORMKIT_INLINE {
     for (int64_t c = 0; c < span.channels; c += kTile) {
       const int64_t n = span.channels - c < kTile ? span.channels - c : kTile;
       // Not memset, whose string instruction takes longer to start than a few channels do.
@@ -102,13 +103,15 @@ NORMKIT_INLINE inline void sum_rows(const Span& span, Add&& add, Keep&& keep) {
         store(first + i, Vec<P>{}, width);
         store(second + i, Vec<P>{}, width);
       });
-      for (int64_t r = row; r < last; ++r) add(at_once, r, gap, c, n, first, second);
+      for (int64_t r = row; r < last; ++r)
+        for (int run = 0; run < runs; run += at_once.rows)
+          add(at_once, r + run * gap, gap, c, n, first, second);
       keep(c, n, first, second);
     }
   };
   for (int64_t row = 0; row < gap; row += kStep)
-    pass(AtOnce<R>{}, row, row + kStep < gap ? row + kStep : gap);
-  if (R * gap < span.rows) pass(AtOnce<1>{}, R * gap, span.rows);
+    pass(AtOnce<kAtOnce>{}, R, row, row + kStep < gap ? row + kStep : gap);
+  if (R * gap < span.rows) pass(AtOnce<1>{}, 1, R * gap, span.rows);
 }
 
 template <Traffic kTraffic, class P, class T, class A>
@@ -160,12 +163,13 @@ inline Traffic for_rows(const Span& span, const T* to) {
 
 // The sums of grad_y and grad_y * x_hat, R rows at a time; write(to, i, numbers, grad_y, width) has
 // a place for a vector of the gradient itself, where one is wanted.
-template <int R, bool kIsApart, class T, class Numbers, class Write, class A = accumulate_t<T>>
+template <int R, int kAtOnce, bool kIsApart, class T, class Numbers, class Write,
+          class A = accumulate_t<T>>
 NORMKIT_INLINE inline void sum_gradients(Rows<const T> grad_y, Rows<const T> x, T* grad_x,
                                          const Span& span, const Numbers& channels, double* grad,
                                          double* grad_x_hat, const Write& write) {
   for (int64_t c = 0; c < span.channels; ++c) grad[c] = grad_x_hat[c] = 0;
-  sum_rows<A, R>(
+  sum_rows<A, R, kAtOnce>(
       span,
       [&](auto at_once, int64_t row, int64_t gap, int64_t c, int64_t n, A* s, A* sx)
           NORMKIT_INLINE {
@@ -200,8 +204,8 @@ template <class T, class A = accumulate_t<T>>
 void interleaved_gradient_sums(Rows<const T> grad_y, Rows<const T> x, Span span,
                                Hat<const A*> channels, double* grad, double* grad_x_hat) {
   with_numbers<T>(span, channels, [&](auto apart, const auto& own) {
-    sum_gradients<4, apart.value>(grad_y, x, (T*)nullptr, span, own, grad, grad_x_hat,
-                                  [](auto&&...) {});
+    sum_gradients<4, 4, apart.value>(grad_y, x, (T*)nullptr, span, own, grad, grad_x_hat,
+                                     [](auto&&...) {});
   });
 }
 
@@ -276,16 +280,16 @@ void interleaved_fixed_gradient(Rows<const T> grad_y, Rows<const T> x, T* grad_x
   // innermost cache, where rows are a multiple of its ways apart: 4 KB.
   constexpr int64_t kLong = 4000;
   with_room(grad_x, for_rows(span, grad_x), [&](auto write, auto traffic) {
+    constexpr int kRuns = kWholeLines<T> ? 4 : 2;
     const auto sum = [&](auto at_once) {
       with_numbers<T>(span, channels, [&](auto apart, const auto& own) {
-        sum_gradients<at_once.rows, apart.value>(grad_y, x, grad_x, span, own, grad, grad_x_hat,
-                                                 write);
+        sum_gradients<kRuns, at_once.rows, apart.value>(grad_y, x, grad_x, span, own, grad,
+                                                        grad_x_hat, write);
       });
     };
-    if constexpr (kWholeLines<T>)
-      sum(AtOnce<4>{});
-    else if (traffic.value == Traffic::cached || span.channels * int64_t(sizeof(T)) < kLong)
-      sum(AtOnce<2>{});
+    if (kWholeLines<T> || traffic.value == Traffic::cached ||
+        span.channels * int64_t(sizeof(T)) < kLong)
+      sum(AtOnce<kRuns>{});
     else
       sum(AtOnce<1>{});
   });

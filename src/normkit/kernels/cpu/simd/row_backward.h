@@ -162,10 +162,11 @@ constexpr int kRowsPerTile = kWholeLines<T>                              ? 4
                              : kTraffic == Traffic::cached && !kPairs<T> ? 2
                                                                          : 1;
 
+// Returns which of the rows, bit by bit, are left to be done with care.
 template <bool kCentred, Traffic kTraffic, bool kIsApart, class Wanted, class T,
           class A = accumulate_t<T>>
-inline void backward_group(const RowBackward<T>& p, Wanted wanted, int64_t row, int64_t count,
-                           A* grad_gain, A* grad_bias) {
+inline uint64_t backward_group(const RowBackward<T>& p, Wanted wanted, int64_t row, int64_t count,
+                               A* grad_gain, A* grad_bias) {
   BackwardScalars<A> s[kGroupRows];
   Wide<1 + kCentred> sums[kGroupRows];
   for (int64_t r = 0; r < count; ++r) {
@@ -178,17 +179,14 @@ inline void backward_group(const RowBackward<T>& p, Wanted wanted, int64_t row, 
       wanted.gain ? add_products<kCentred, true>(p, row + r, s[r], begin, end, sums[r])
                   : add_products<kCentred, false>(p, row + r, s[r], begin, end, sums[r]);
   }
-  bool careful[kGroupRows], any_careful = false;
+  uint64_t careful = 0;
   for (int64_t r = 0; r < count; ++r) {
     const double size = wanted.grad_x ? set_pull<kCentred>(p, row + r, sums[r], s[r]) : 1.0;
-    any_careful |= careful[r] = !held<A>(p.saved.rstd[row + r], size);
+    careful |= uint64_t(!held<A>(p.saved.rstd[row + r], size)) << r;
   }
-  if (__builtin_expect(any_careful, 0)) {
-    any_careful = false;
-    for (int64_t r = 0; r < count; ++r)
-      any_careful |= careful[r] = careful[r] && needs_care(p, row + r);
-  }
-  const bool together = (kTraffic == Traffic::cached || by_lines(p.grad_x, p.n)) && !any_careful;
+  for (uint64_t rest = careful; __builtin_expect(rest != 0, 0); rest &= rest - 1)
+    if (!needs_care(p, row + __builtin_ctzll(rest))) careful ^= rest & -rest;
+  const bool together = (kTraffic == Traffic::cached || by_lines(p.grad_x, p.n)) && !careful;
   const int64_t tile = together ? kTileColumns : p.n;
   for (int64_t begin = 0; begin < p.n; begin += tile) {
     const int64_t end = p.n - begin < tile ? p.n : begin + tile;
@@ -198,12 +196,11 @@ inline void backward_group(const RowBackward<T>& p, Wanted wanted, int64_t row, 
       backward_tile<kRows, kCentred, kTraffic, kIsApart>(p, wanted, row + r, &s[r], begin, end,
                                                          grad_gain, grad_bias, count);
     for (; r < count; ++r)
-      if (!careful[r])
+      if (!(careful >> r & 1))
         backward_tile<1, kCentred, kTraffic, kIsApart>(p, wanted, row + r, &s[r], begin, end,
                                                        grad_gain, grad_bias, count);
   }
-  for (int64_t r = 0; any_careful && r < count; ++r)
-    if (careful[r]) p.careful(p, row + r, grad_gain, grad_bias);
+  return careful;
 }
 
 // Rows that are summed, then applied: half as many where that keeps x and grad_y in the innermost
@@ -231,14 +228,20 @@ inline void backward_block(const RowBackward<T>& p, int64_t block) {
   if (bias_sum) memset(bias_sum, 0, p.n * sizeof(A));
   const Whatever some{p.gain != nullptr, p.grad_x != nullptr, p.grad_gain != nullptr,
                       p.grad_bias != nullptr};
+  uint64_t careful = 0;
   for (int64_t row = first; row < last; row += rows) {
     const int64_t count = last - row < rows ? last - row : rows;
-    if (Everything<kCentred>::asked(p))
-      backward_group<kCentred, kTraffic, kIsApart>(p, Everything<kCentred>{}, row, count, gain_sum,
-                                                   bias_sum);
-    else
-      backward_group<kCentred, kTraffic, kIsApart>(p, some, row, count, gain_sum, bias_sum);
+    const uint64_t left =
+        Everything<kCentred>::asked(p)
+            ? backward_group<kCentred, kTraffic, kIsApart>(p, Everything<kCentred>{}, row, count,
+                                                           gain_sum, bias_sum)
+            : backward_group<kCentred, kTraffic, kIsApart>(p, some, row, count, gain_sum, bias_sum);
+    careful |= left << (row - first);
   }
+  // Behind all others of their block: a sum's order does not depend on how rows are grouped, which
+  // depends on the cache.
+  for (; __builtin_expect(careful != 0, 0); careful &= careful - 1)
+    p.careful(p, first + __builtin_ctzll(careful), gain_sum, bias_sum);
 }
 
 template <class T>
