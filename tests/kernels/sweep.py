@@ -149,9 +149,8 @@ def cases(dtype):
         for arranged in (o, o._replace(grad_output=apart), o._replace(x=part)):
             yield BatchNorm(), arranged
             yield BatchNorm(running_statistics(o.x)), arranged
-    for width in (
-        () if "--triton" in sys.argv else (16, 17, 130, 2050)
-    ):  # many rows meet the same channels' numbers
+    # Many rows meet the same channels' numbers.
+    for width in () if "--triton" in sys.argv else (16, 17, 130, 2050):
         o = channel_operands("normal", (40, width), dtype)
         for norm in (BatchNorm(), BatchNorm(running_statistics(o.x))):
             yield norm, o

@@ -74,8 +74,8 @@ Traffic traffic(int64_t bytes, int64_t run) {
   if (given) return bytes > *given ? Traffic::streamed : Traffic::cached;
   const int64_t threads = torch::stable::get_num_threads();
   if (last.bytes > kSocket) return bytes > threads * kShare ? Traffic::streamed : Traffic::cached;
-  // The threads may have several last caches between them. Half is left to other users, and a
-  // little less: sizes are powers of two, and one more than these.
+  // The threads may have several last caches between them. A little less than half is left to other
+  // users, as there are sizes of a power of two and one.
   const int64_t ours = std::max<int64_t>(1, threads / last.cores) * last.bytes / 2;
   return bytes > ours + ours / 8 ? Traffic::streamed : Traffic::cached;
 }

@@ -103,6 +103,9 @@ struct RowForward {
   void (*careful)(const RowForward&, int64_t row);
 };
 
+// Of RowBackward: which rows of a block need care are the bits of a word.
+constexpr int64_t kMostBlockRows = 64;
+
 template <class T, class A = accumulate_t<T>>
 struct RowBackward {
   const T* grad_y;
@@ -116,7 +119,7 @@ struct RowBackward {
   T* grad_x;  // null: not wanted
   int64_t rows;
   int64_t n;
-  int64_t block_rows;  // rows whose weight gradients are summed into one partial, 64 at most
+  int64_t block_rows;  // rows whose weight gradients are summed into one partial
   A* grad_gain;        // [blocks, n] partial sums, or null
   A* grad_bias;        // [blocks, n] partial sums, or null
   double eps;

@@ -184,7 +184,7 @@ std::tuple<Tensor, Tensor> row_norm_fwd(const Tensor& x, const Tensor* weight, c
 // Rows whose weight gradients make one partial sum, in the accumulation dtype: few enough for its
 // rounding, many enough for the partials to be little traffic, and a function of the shape alone,
 // so that the sum does not depend on the number of threads.
-int64_t block_rows(int64_t rows) { return std::clamp<int64_t>(rows / 16, 8, 64); }
+int64_t block_rows(int64_t rows) { return std::clamp<int64_t>(rows / 16, 8, kMostBlockRows); }
 
 // A parameter's gradient: the blocks' partial sums, added in their order in double and rounded once
 // to the parameter's dtype. A single block's are the gradient itself.

@@ -161,8 +161,8 @@ inline Traffic for_rows(const Span& span, const T* to) {
   return by_lines(to, span.channels) ? span.traffic : Traffic::cached;
 }
 
-// The sums of grad_y and grad_y * x_hat, R rows at a time; write(to, i, numbers, grad_y, width) has
-// a place for a vector of the gradient itself, where one is wanted.
+// The sums of grad_y and grad_y * x_hat, in the order of sum_rows; write(to, i, numbers, grad_y,
+// width) has a place for a vector of the gradient itself, where one is wanted.
 template <int R, int kAtOnce, bool kIsApart, class T, class Numbers, class Write,
           class A = accumulate_t<T>>
 NORMKIT_INLINE inline void sum_gradients(Rows<const T> grad_y, Rows<const T> x, T* grad_x,
