@@ -32,16 +32,15 @@ Apply<const A*> as_apply(const PerChannel<A, N>& v) {
 }
 template <class A, int N>
 Hat<const A*> as_hat(const PerChannel<A, N>& v) {
-  return {v[0], v[1], v[2]};
+  return {v[0], v[1]};
 }
 template <class A, int N>
 Gradient<const A*> as_gradient(const PerChannel<A, N>& v) {
-  return {as_hat(v), v[3], v[4], v[5]};
+  return {v[0], v[1], v[2], v[3]};
 }
-
 template <class A, int N>
 FixedGradient<const A*> as_fixed(const PerChannel<A, N>& v) {
-  return {as_hat(v), v[3], v[4]};
+  return {as_hat(v), v[2], v[3]};
 }
 
 // An exact result and the size of its terms.
@@ -60,11 +59,11 @@ Sized applied(T x, const Apply<const A*>& a, int64_t c) {
 }
 template <class T, class A>
 Sized x_hat(T x, const Hat<const A*>& h, int64_t c) {
-  return sized(real(x) - h.mean[c]) * sized(h.rstd[c]) + sized(h.shift[c]);
+  return sized(real(x) - h.mean[c]) * sized(h.rstd[c]);
 }
 template <class T, class A>
 Sized gradient(T g, T x, const Gradient<const A*>& a, int64_t c) {
-  return sized(real(g)) * sized(a.scale[c]) + x_hat(x, a.hat, c) * sized(a.pull[c]) +
+  return sized(real(g)) * sized(a.scale[c]) + sized(real(x) - a.mean[c]) * sized(a.pull[c]) +
          sized(a.shift[c]);
 }
 
@@ -176,12 +175,11 @@ inline void check_peak(const Source& source, double peak, double squares) {
     fail("a peak of %g among squares of %g", peak, squares);
 }
 
-inline void take_sums(const Block<GradientSums>& sums, int64_t n, double* grad,
-                      double* grad_x_hat) {
+inline void take_sums(const Block<GradientSums>& sums, int64_t n, double* grad, double* product) {
   sums.check("sums");
   for (int64_t i = 0; i < n; ++i) {
     grad[i] = sums[i].grad;
-    grad_x_hat[i] = sums[i].grad_x_hat;
+    product[i] = sums[i].product;
   }
 }
 
@@ -226,13 +224,13 @@ template <class T, class A = accumulate_t<T>>
 void check_planar_gradient_sums(const Kernels<T>& k, const Case& c, Source& source) {
   const auto x = ChannelData<T>::planar(c, c.x_gap, c.x, source);
   const auto grad = ChannelData<T>::planar(c, c.grad_gap, c.grad, source);
-  const PerChannel<A, 3> numbers(c.channels, c, source);
+  const PerChannel<A, 2> numbers(c.channels, c, source);
   const auto hat = as_hat(numbers);
-  const auto run = [&](int64_t begin, int64_t end, double* sum, double* sum_x_hat) {
+  const auto run = [&](int64_t begin, int64_t end, double* sum, double* product) {
     Block<GradientSums> sums(end - begin, 0, c.place);
     k.planar_gradient_sums(grad.planes(begin), x.planes(begin),
                            {c.rows, end - begin, c.n, c.traffic}, hat.from(begin), sums.data());
-    take_sums(sums, end - begin, sum, sum_x_hat);
+    take_sums(sums, end - begin, sum, product);
   };
   check_sums(c, x, source, run, [&](int64_t n, int64_t ch, int64_t s) {
     const Sized g = sized(real(grad.at(n, ch, s)));
@@ -246,7 +244,7 @@ template <class T, class A = accumulate_t<T>>
 void check_planar_gradient(const Kernels<T>& k, const Case& c, Source& source) {
   const auto x = ChannelData<T>::planar(c, c.x_gap, c.x, source);
   const auto grad = ChannelData<T>::planar(c, c.grad_gap, c.grad, source);
-  const PerChannel<A, 6> numbers(c.channels, c, source);
+  const PerChannel<A, 4> numbers(c.channels, c, source);
   const auto a = as_gradient(numbers);
   const auto run = [&](T* grad_x, int64_t begin, int64_t end) {
     k.planar_gradient(grad.planes(begin), x.planes(begin),
@@ -265,7 +263,7 @@ template <class T, class A = accumulate_t<T>>
 void check_planar_fixed_gradient(const Kernels<T>& k, const Case& c, Source& source) {
   const auto x = ChannelData<T>::planar(c, c.x_gap, c.x, source);
   const auto grad = ChannelData<T>::planar(c, c.grad_gap, c.grad, source);
-  const PerChannel<A, 5> numbers(c.channels, c, source, 4);
+  const PerChannel<A, 4> numbers(c.channels, c, source, 3);
   const auto a = as_fixed(numbers);
   const auto call = [&](T* grad_x, int64_t begin, int64_t end, GradientSums* sums) {
     k.planar_fixed_gradient(grad.planes(begin), x.planes(begin), {grad_x, c.channels * c.n, c.n},
@@ -279,10 +277,10 @@ void check_planar_fixed_gradient(const Kernels<T>& k, const Case& c, Source& sou
       },
       [&](int64_t n, int64_t ch, int64_t s) { return fixed_gradient(grad.at(n, ch, s), a, ch); });
   Block<T> room(c.rows * c.channels * c.n, c.out, c.place);
-  const auto run = [&](int64_t begin, int64_t end, double* sum, double* sum_x_hat) {
+  const auto run = [&](int64_t begin, int64_t end, double* sum, double* product) {
     Block<GradientSums> sums(end - begin, 0, c.place);
     call(c.grad_x ? room.data() + begin * c.n : nullptr, begin, end, sums.data());
-    take_sums(sums, end - begin, sum, sum_x_hat);
+    take_sums(sums, end - begin, sum, product);
   };
   check_sums(c, x, source, run, [&](int64_t n, int64_t ch, int64_t s) {
     const Sized g = sized(real(grad.at(n, ch, s)));
@@ -328,11 +326,11 @@ template <class T, class A = accumulate_t<T>>
 void check_interleaved_gradient_sums(const Kernels<T>& k, const Case& c, Source& source) {
   const auto x = ChannelData<T>::interleaved(c, c.x_gap, c.x, source);
   const auto grad = ChannelData<T>::interleaved(c, c.grad_gap, c.grad, source);
-  const PerChannel<A, 3> numbers(c.n, c, source);
+  const PerChannel<A, 2> numbers(c.n, c, source);
   const auto hat = as_hat(numbers);
-  const auto run = [&](int64_t begin, int64_t end, double* sum, double* sum_x_hat) {
+  const auto run = [&](int64_t begin, int64_t end, double* sum, double* product) {
     k.interleaved_gradient_sums(grad.rows(0, begin), x.rows(0, begin),
-                                {c.rows, end - begin, c.traffic}, hat.from(begin), sum, sum_x_hat);
+                                {c.rows, end - begin, c.traffic}, hat.from(begin), sum, product);
   };
   check_sums(c, x, source, run, [&](int64_t n, int64_t ch, int64_t s) {
     const Sized g = sized(real(grad.at(n, ch, s)));
@@ -346,7 +344,7 @@ template <class T, class A = accumulate_t<T>>
 void check_interleaved_gradient(const Kernels<T>& k, const Case& c, Source& source) {
   const auto x = ChannelData<T>::interleaved(c, c.x_gap, c.x, source);
   const auto grad = ChannelData<T>::interleaved(c, c.grad_gap, c.grad, source);
-  const PerChannel<A, 6> numbers(c.n, c, source);
+  const PerChannel<A, 4> numbers(c.n, c, source);
   const auto a = as_gradient(numbers);
   const auto run = [&](T* grad_x, int64_t begin, int64_t end) {
     k.interleaved_gradient(grad.rows(begin), x.rows(begin), grad_x + begin * c.n,
@@ -364,7 +362,7 @@ template <class T, class A = accumulate_t<T>>
 void check_interleaved_fixed_gradient(const Kernels<T>& k, const Case& c, Source& source) {
   const auto x = ChannelData<T>::interleaved(c, c.x_gap, c.x, source);
   const auto grad = ChannelData<T>::interleaved(c, c.grad_gap, c.grad, source);
-  const PerChannel<A, 5> numbers(c.n, c, source, 4);
+  const PerChannel<A, 4> numbers(c.n, c, source, 3);
   const auto a = as_fixed(numbers);
   check_elements(
       c, x, source, c.rows,
@@ -376,10 +374,10 @@ void check_interleaved_fixed_gradient(const Kernels<T>& k, const Case& c, Source
       },
       [&](int64_t n, int64_t ch, int64_t s) { return fixed_gradient(grad.at(n, ch, s), a, ch); });
   Block<T> room(c.rows * c.n, c.out, c.place);
-  const auto run = [&](int64_t begin, int64_t end, double* sum, double* sum_x_hat) {
+  const auto run = [&](int64_t begin, int64_t end, double* sum, double* product) {
     T* grad_x = c.grad_x && end - begin == c.n ? room.data() : nullptr;
     k.interleaved_fixed_gradient(grad.rows(0, begin), x.rows(0, begin), grad_x,
-                                 {c.rows, end - begin, c.traffic}, a.from(begin), sum, sum_x_hat);
+                                 {c.rows, end - begin, c.traffic}, a.from(begin), sum, product);
   };
   check_sums(c, x, source, run, [&](int64_t n, int64_t ch, int64_t s) {
     const Sized g = sized(real(grad.at(n, ch, s)));

@@ -94,10 +94,10 @@ void rows_of(int64_t rows, int64_t n, Traffic traffic, bool centred) {
 template <class T, class A = accumulate_t<T>>
 void planes_of(int64_t samples, int64_t channels, int64_t n, Traffic traffic) {
   const auto x = numbers<T>(samples * channels * n), grad = numbers<T>(samples * channels * n);
-  const auto v = numbers<A>(6 * channels);
+  const auto v = numbers<A>(4 * channels);
   const auto at = [&](int i) { return &v[i * channels]; };
+  const Hat<const A*> hat{at(0), at(1)};
   const int64_t sample = channels * n;
-  const Hat<const A*> hat{at(0), at(1), at(2)};
   const auto box = [=](int64_t count) { return Box{samples, count, n, traffic}; };
   const auto& k = kernels<T>();
   compare<Sums>(
@@ -132,7 +132,7 @@ void planes_of(int64_t samples, int64_t channels, int64_t n, Traffic traffic) {
         return [=, &x, &grad](int64_t c, int64_t end) {
           k.planar_gradient({&grad[c * n], sample, n}, {&x[c * n], sample, n},
                             {grad_x + c * n, sample, n}, box(end - c),
-                            Gradient<const A*>{hat, at(3), at(4), at(5)}.from(c));
+                            Gradient<const A*>{at(0), at(1), at(2), at(3)}.from(c));
         };
       },
       channels, "planar_gradient");
@@ -143,7 +143,7 @@ void planes_of(int64_t samples, int64_t channels, int64_t n, Traffic traffic) {
         return [=, &x, &grad, &sums](int64_t c, int64_t end) {
           k.planar_fixed_gradient({&grad[c * n], sample, n}, {&x[c * n], sample, n},
                                   {grad_x + c * n, sample, n}, box(end - c),
-                                  FixedGradient<const A*>{hat, at(3), at(4)}.from(c), &sums[c]);
+                                  FixedGradient<const A*>{hat, at(2), at(3)}.from(c), &sums[c]);
         };
       },
       channels, "planar_fixed_gradient");
@@ -152,9 +152,9 @@ void planes_of(int64_t samples, int64_t channels, int64_t n, Traffic traffic) {
 template <class T, class A = accumulate_t<T>>
 void interleaved_of(int64_t rows, int64_t channels, Traffic traffic) {
   const auto x = numbers<T>(rows * channels), grad = numbers<T>(rows * channels);
-  const auto v = numbers<A>(6 * channels);
+  const auto v = numbers<A>(4 * channels);
   const auto at = [&](int i) { return &v[i * channels]; };
-  const Hat<const A*> hat{at(0), at(1), at(2)};
+  const Hat<const A*> hat{at(0), at(1)};
   const auto& k = kernels<T>();
   constexpr int64_t kBlock = 5;
   const int64_t blocks = (rows + kBlock - 1) / kBlock;
@@ -201,7 +201,7 @@ void interleaved_of(int64_t rows, int64_t channels, Traffic traffic) {
           for (; b < end; ++b)
             k.interleaved_gradient(
                 {&grad[b * kBlock * channels], channels}, {&x[b * kBlock * channels], channels},
-                grad_x + b * kBlock * channels, span(b), {hat, at(3), at(4), at(5)});
+                grad_x + b * kBlock * channels, span(b), {at(0), at(1), at(2), at(3)});
         };
       },
       blocks, "interleaved_gradient");
@@ -213,7 +213,7 @@ void interleaved_of(int64_t rows, int64_t channels, Traffic traffic) {
           for (; b < end; ++b)
             k.interleaved_fixed_gradient(
                 {&grad[b * kBlock * channels], channels}, {&x[b * kBlock * channels], channels},
-                grad_x + b * kBlock * channels, span(b), {hat, at(3), at(4)}, &sums[b * channels],
+                grad_x + b * kBlock * channels, span(b), {hat, at(2), at(3)}, &sums[b * channels],
                 &sums[(blocks + b) * channels]);
         };
       },

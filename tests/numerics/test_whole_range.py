@@ -11,6 +11,7 @@ from tests.numerics.whole_range import (
     KINDS,
     NORMS,
     epsilons,
+    exponents,
     judge,
     operands,
 )
@@ -44,3 +45,20 @@ def test_no_upstream_gradient_is_no_gradient(name, dtype):
             with np.errstate(all="ignore"):
                 rstd = norm.statistics(o, EXTENDED)[1][:, 0]
             assert not grad[np.isfinite(rstd)].any(), (kind, eps)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=name_of)
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.75, 1.0])
+@pytest.mark.parametrize("name", NORMS)
+def test_products_too_small_for_the_dtype(name, share, dtype):
+    """x times its gradient has no room, x_hat times it has; also of one spike among zeros."""
+    if dtype == torch.float64 and not EXTENDED_IS_LONGER:
+        pytest.skip("no arithmetic here holds the square of every float64")
+    norm, low = NORMS[name](1e-5), exponents(dtype)[0]
+    for kind in ("one scale", "one spike among zeros"):
+        for above in (0, 4, 8):
+            o = operands(rng(name, kind, share, above), name, kind, 24, 38, dtype)
+            x = torch.ldexp(o.x.frexp().mantissa, torch.tensor(int(low * share)))
+            grad = torch.ldexp(o.grad_output.frexp().mantissa, torch.tensor(int(low * (1 - share)) + above))
+            verdict = judge(norm.ours, norm, o._replace(x=x, grad_output=grad))
+            assert verdict.not_finite == verdict.wrong == 0, (kind, above, verdict)

@@ -15,32 +15,32 @@ class Backward {
  public:
   Backward(const Tensor& statistics, const Vector<A>& weight, int64_t channels, bool training,
            bool sums_wanted, double count)
-      : sums(channels),
+      : sums_(channels),
         numbers_(channels),
         from_{statistics_of<A>(statistics, channels),
               weight.get(),
-              sums[0],
-              sums[1],
+              sums_[0],
+              sums_[1],
               training,
               training || sums_wanted,
               1.0 / count},
-        to_{numbers_[0], numbers_[1], numbers_[2], numbers_[3]} {
-    std::fill_n(sums[0], 2 * channels, 0.0);  // of no elements
+        to_{numbers_[0], numbers_[1], numbers_[2], sums_[2]} {
+    std::fill_n(sums_[0], 3 * channels, 0.0);  // of no elements
     kernels<T>().gradient_numbers(from_, to_, 0, channels);
   }
 
-  PerChannel<double, 2> sums;  // the gradients of bias and weight
+  double* grad() const { return sums_[0]; }        // of the bias
+  double* product() const { return sums_[1]; }     // as GradientSums
+  double* grad_x_hat() const { return sums_[2]; }  // of the weight
 
   bool training() const { return from_.training; }
   bool summed() const { return from_.summed; }
   Gradient<const A*> gradient() const {
-    return {{from_.statistics.mean, from_.statistics.rstd, to_.hat_shift},
-            to_.scale,
-            to_.pull,
-            to_.shift};
+    return {from_.statistics.mean, to_.scale, to_.pull, to_.shift};
   }
+  Hat<const A*> hat() const { return {from_.statistics.mean, from_.statistics.rstd}; }
   // Where the statistics are constants: with the sums, and without.
-  FixedGradient<const A*> fixed() const { return {gradient().hat, to_.scale, to_.pull}; }
+  FixedGradient<const A*> fixed() const { return {hat(), to_.scale, to_.pull}; }
   Apply<const A*> constant() const { return {to_.shift, to_.scale, to_.pull, to_.shift}; }
 
   // What the sums of channels [begin, end) make of their gradient.
@@ -55,7 +55,8 @@ class Backward {
   }
 
  private:
-  PerChannel<A, 4> numbers_;
+  PerChannel<double, 3> sums_;
+  PerChannel<A, 3> numbers_;
   GradientSources<A> from_;
   GradientNumbers<A> to_;
   std::atomic<bool> beyond_range_ = false;
@@ -77,8 +78,8 @@ class Backward {
           group, !training(), true, n, grad_y, x, [&](int64_t) { return gain; },
           [&](int64_t i, double v) { set_element(out.at(i), v); });
     }
-    sums[0][c] = careful::total(n, grad_y, [](int64_t) { return 1.0; });
-    sums[1][c] =
+    grad()[c] = careful::total(n, grad_y, [](int64_t) { return 1.0; });
+    grad_x_hat()[c] =
         std::ldexp(careful::total(n, grad_y, [&](int64_t i) { return group.scaled_x_hat(x(i)); }),
                    group.hat_exponent());
   }
@@ -99,8 +100,8 @@ void backward_planar(const Layout& g, const Layout& in, T* grad_x, Backward<T>& 
       [&](int64_t i, const Part& p) {
         const Planes<T> out = grad_x ? planes(grad_x, chunks, p) : Planes<T>{};
         if (to.training())
-          k.planar_gradient_sums(planes<T>(g, p), planes<T>(in, p), p.box,
-                                 to.gradient().hat.from(p.c), &partial[i * C + p.c]);
+          k.planar_gradient_sums(planes<T>(g, p), planes<T>(in, p), p.box, to.hat().from(p.c),
+                                 &partial[i * C + p.c]);
         else if (to.summed())
           k.planar_fixed_gradient(planes<T>(g, p), planes<T>(in, p), out, p.box,
                                   to.fixed().from(p.c), &partial[i * C + p.c]);
@@ -110,8 +111,8 @@ void backward_planar(const Layout& g, const Layout& in, T* grad_x, Backward<T>& 
       [&](int64_t begin, int64_t end) {
         for (int64_t c = begin; c < end; ++c) {
           for (int64_t i = 0; i < chunks.count; ++i) {
-            to.sums[0][c] += partial[i * C + c].grad;
-            to.sums[1][c] += partial[i * C + c].grad_x_hat;
+            to.grad()[c] += partial[i * C + c].grad;
+            to.product()[c] += partial[i * C + c].product;
           }
         }
         to.set(begin, end);
@@ -132,7 +133,7 @@ void backward_interleaved(const Layout& g, const Layout& in, T* grad_x, Backward
   blocks.forwards([&](int64_t b, int64_t first, const Span& span) {
     T* out = grad_x ? grad_x + first * C : nullptr;
     if (to.training())
-      k.interleaved_gradient_sums(rows<T>(g, first), rows<T>(in, first), span, to.gradient().hat,
+      k.interleaved_gradient_sums(rows<T>(g, first), rows<T>(in, first), span, to.hat(),
                                   partial[0] + b * C, partial[1] + b * C);
     else if (to.summed())
       k.interleaved_fixed_gradient(rows<T>(g, first), rows<T>(in, first), out, span, to.fixed(),
@@ -142,9 +143,10 @@ void backward_interleaved(const Layout& g, const Layout& in, T* grad_x, Backward
   });
   if (to.summed())
     parallel(C, 2 * blocks.count, [&](int64_t begin, int64_t end) {
+      double* const sums[] = {to.grad(), to.product()};
       for (int s = 0; s < 2; ++s)
         kernels<double>().add_partials(partial[s] + begin, blocks.count, C, end - begin, false,
-                                       to.sums[s] + begin);
+                                       sums[s] + begin);
     });
   for_channels(C, [&](int64_t begin, int64_t end) { to.set(begin, end); });
   if (!grad_x || !to.training()) return;
@@ -190,8 +192,8 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_bwd(const Tensor& grad_y, const Te
       in.interleaved ? backward_interleaved<T>(g, in, out, to) : backward_planar<T>(g, in, out, to);
       to.redo_beyond_range(g, in, out, eps);
     }
-    if (weight_wanted) std::get<1>(result) = sums_like(weight, in.channels, to.sums[1]);
-    if (bias_wanted) std::get<2>(result) = sums_like(bias, in.channels, to.sums[0]);
+    if (weight_wanted) std::get<1>(result) = sums_like(weight, in.channels, to.grad_x_hat());
+    if (bias_wanted) std::get<2>(result) = sums_like(bias, in.channels, to.grad());
   });
   return result;
 }

@@ -148,8 +148,8 @@ struct Sums {
 [[maybe_unused]] static bool even(double peak, double squares) { return 4 * peak <= squares; }
 
 struct GradientSums {
-  double grad;        // sum of grad_y
-  double grad_x_hat;  // sum of grad_y * x_hat
+  double grad;     // sum of grad_y
+  double product;  // sum of grad_y * x_hat, short of what rounding the mean lost
 };
 
 // The sums of every channel, and the moments that follow; the mean is relative to the shift.
@@ -178,24 +178,23 @@ struct Apply {
   }
 };
 
-// x_hat = (x - mean) * rstd + shift; the shift restores what rounding the mean lost.
+// x_hat = (x - mean) * rstd, but for what rounding the mean lost: the sums make up for it.
 template <class N>
 struct Hat {
-  N mean, rstd, shift;
-  NORMKIT_INLINE Hat from(int64_t c) const { return {mean + c, rstd + c, shift + c}; }
+  N mean, rstd;
+  NORMKIT_INLINE Hat from(int64_t c) const { return {mean + c, rstd + c}; }
 };
 
-// grad_x = grad_y * scale + x_hat * pull + shift
+// grad_x = grad_y * scale + (x - mean) * pull + shift
 template <class N>
 struct Gradient {
-  Hat<N> hat;
-  N scale, pull, shift;
+  N mean, scale, pull, shift;
   NORMKIT_INLINE Gradient from(int64_t c) const {
-    return {hat.from(c), scale + c, pull + c, shift + c};
+    return {mean + c, scale + c, pull + c, shift + c};
   }
 };
 
-// Where the statistics are constants: grad_x = grad_y * (scale + scale_rest), whatever x_hat is.
+// Where the statistics are constants: grad_x = grad_y * (scale + scale_rest), whatever x is.
 template <class N>
 struct FixedGradient {
   Hat<N> hat;
@@ -226,15 +225,16 @@ template <class A>
 struct GradientSources {
   ChannelStatistics<A> statistics;
   const A* weight;
-  const double *grad, *grad_x_hat;
+  const double *grad, *product;
   bool training, summed;
   double inverse_count;
 };
 // Where they go to: in training a Gradient's. Where the statistics are constants pull is what
-// rounding the scale lost, and shift is 0.
+// rounding the scale lost, and shift is 0. And what the sums make of the weight's gradient.
 template <class A>
 struct GradientNumbers {
-  A *hat_shift, *scale, *pull, *shift;
+  A *scale, *pull, *shift;
+  double* grad_x_hat;  // sum of grad_y * x_hat
 };
 
 // Planar data, or a part of it: element (n, c, s) at data[n * stride_n + c * stride_c + s].
@@ -285,7 +285,7 @@ struct Kernels {
   bool (*channel_numbers)(const ChannelSources<A>& from, const ChannelNumbers<A>& to, int64_t begin,
                           int64_t end);
 
-  // What of channels [begin, end) the sums of their gradient need, and the rest.
+  // What of channels [begin, end) is known before the sums of their gradient.
   void (*gradient_numbers)(const GradientSources<A>& from, const GradientNumbers<A>& to,
                            int64_t begin, int64_t end);
   // What follows from the sums. Whether A holds every step of the channels' gradients.
@@ -308,12 +308,12 @@ struct Kernels {
                            double* squares, double* peak);
   void (*interleaved_apply)(Rows<const T> x, T* y, Span span, Apply<const A*> channels);
   void (*interleaved_gradient_sums)(Rows<const T> grad_y, Rows<const T> x, Span span,
-                                    Hat<const A*> channels, double* grad, double* grad_x_hat);
+                                    Hat<const A*> channels, double* grad, double* product);
   void (*interleaved_gradient)(Rows<const T> grad_y, Rows<const T> x, T* grad_x, Span span,
                                Gradient<const A*> channels);
   void (*interleaved_fixed_gradient)(Rows<const T> grad_y, Rows<const T> x, T* grad_x, Span span,
                                      FixedGradient<const A*> channels, double* grad,
-                                     double* grad_x_hat);
+                                     double* product);
 };
 
 // ------------------------------------------------------------------ the floor

@@ -35,13 +35,12 @@ NORMKIT_INLINE inline Apply<Lanes<A, W>> vectors(const Apply<const A*>& a, int64
 }
 template <class A, class W>
 NORMKIT_INLINE inline Hat<Lanes<A, W>> vectors(const Hat<const A*>& h, int64_t c, W w) {
-  return {lanes(h.mean + c, w), lanes(h.rstd + c, w), lanes(h.shift + c, w)};
+  return {lanes(h.mean + c, w), lanes(h.rstd + c, w)};
 }
 template <class A, class W>
 NORMKIT_INLINE inline Gradient<Lanes<A, W>> vectors(const Gradient<const A*>& g, int64_t c, W w) {
-  return {vectors(g.hat, c, w), lanes(g.scale + c, w), lanes(g.pull + c, w), lanes(g.shift + c, w)};
+  return {lanes(g.mean + c, w), lanes(g.scale + c, w), lanes(g.pull + c, w), lanes(g.shift + c, w)};
 }
-
 template <class A, class W>
 NORMKIT_INLINE inline FixedGradient<Lanes<A, W>> vectors(const FixedGradient<const A*>& g,
                                                          int64_t c, W w) {
@@ -57,7 +56,7 @@ NORMKIT_INLINE inline V applied(const Apply<N>& a, const V& x) {
 }
 template <class N, class V>
 NORMKIT_INLINE inline V x_hat(const Hat<N>& h, const V& x) {
-  return fused(x - h.mean, h.rstd, h.shift);
+  return (x - h.mean) * h.rstd;
 }
 template <class N, class V>
 NORMKIT_INLINE inline V x_hat(const FixedGradient<N>& g, const V& x) {
@@ -65,7 +64,7 @@ NORMKIT_INLINE inline V x_hat(const FixedGradient<N>& g, const V& x) {
 }
 template <class N, class V>
 NORMKIT_INLINE inline V gradient(const Gradient<N>& a, const V& g, const V& x) {
-  return fused(g, a.scale, fused(x_hat(a.hat, x), a.pull, a.shift));
+  return fused(g, a.scale, fused(x - a.mean, a.pull, a.shift));
 }
 template <class T, class N, class V>
 NORMKIT_INLINE inline V fixed_gradient(const FixedGradient<N>& a, const V& g) {

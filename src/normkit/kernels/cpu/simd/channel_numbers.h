@@ -132,11 +132,9 @@ void gradient_numbers(const GradientSources<A>& from, const GradientNumbers<A>& 
   const bool in_parts = !from.training && sizeof(A) == sizeof(float);
   sweep<double>(begin, end, [&](int, int64_t c, auto width) NORMKIT_INLINE {
     const Vec<double> rstd = load_as<double>(from.statistics.rstd + c, width);
-    const Vec<double> residual = load_as<double>(from.statistics.residual + c, width);
     const Vec<double> scale = gradient_scale(from, rstd, c, width);
     // Of one sign, as in channel_numbers.
     const auto part = rounded<A>(in_parts ? scale * (1 - 0x1p-24) : scale);
-    store_rounded(to.hat_shift + c, rounded<A>(-residual * rstd), width);
     store_rounded(to.scale + c, part, width);
     store_rounded(to.pull + c, rounded<A>(scale - in_double(part)), width);
     store_rounded(to.shift + c, rounded<A>(Vec<double>{}), width);
@@ -148,7 +146,7 @@ bool gradient_pull(const GradientSources<A>& from, const GradientNumbers<A>& to,
                    int64_t end) {
   constexpr bool kFloat = sizeof(A) == sizeof(float);
   constexpr double kMost = kFloat ? 1e30 : 1e250, kLeast = kFloat ? 1e-25 : 1e-200;
-  constexpr double kSteep = kFloat ? 0x1p60 : 0x1p400;
+  constexpr double kSteep = kFloat ? 0x1p60 : 0x1p400, kNormal = kFloat ? 1e-37 : 1e-300;
   const auto moderate = [](Vec<double> v) { return (v > 1 / kSteep) & (v < kSteep); };
   const auto large = [](Vec<double> v) { return (v == 0.0) | (magnitude(v) > kLeast); };
   Vec<double> beyond{};
@@ -159,16 +157,20 @@ bool gradient_pull(const GradientSources<A>& from, const GradientNumbers<A>& to,
     auto held =
         moderate(rstd) & (magnitude(mean) < kMost) & ((steepness == 0.0) | moderate(steepness));
     if (from.summed) {
-      const Vec<double> sum = load(from.grad + c, width),
-                        product = load(from.grad_x_hat + c, width);
+      const Vec<double> sum = load(from.grad + c, width);
+      const Vec<double> residual = load_as<double>(from.statistics.residual + c, width);
+      const Vec<double> product = load(from.product + c, width) - residual * rstd * sum;
+      store(to.grad_x_hat + c, product, width);
       const Vec<double> size = magnitude(sum) + magnitude(product);
       held &= (size < kMost) & (size * steepness < kMost) & large(sum) & large(product);
       if (from.training) {
         // A channel that varies, though A can't say so.
         held &= (load_as<double>(from.statistics.var + c, width) != 0.0) | (product == 0.0);
         const Vec<double> shared = -scale * broadcast(from.inverse_count);
-        store_rounded(to.pull + c, rounded<A>(shared * product), width);
-        store_rounded(to.shift + c, rounded<A>(shared * sum), width);
+        const Vec<double> pull = shared * product * rstd, pulled = magnitude(pull);
+        held &= (shared * product == 0.0) | ((pulled > kNormal) & (pulled < 1 / kNormal));
+        store_rounded(to.pull + c, rounded<A>(pull), width);
+        store_rounded(to.shift + c, rounded<A>(shared * sum - residual * pull), width);
       }
     }
     beyond += count_of(~held, width);

@@ -167,44 +167,44 @@ template <int R, int kAtOnce, bool kIsApart, class T, class Numbers, class Write
           class A = accumulate_t<T>>
 NORMKIT_INLINE inline void sum_gradients(Rows<const T> grad_y, Rows<const T> x, T* grad_x,
                                          const Span& span, const Numbers& channels, double* grad,
-                                         double* grad_x_hat, const Write& write) {
-  for (int64_t c = 0; c < span.channels; ++c) grad[c] = grad_x_hat[c] = 0;
+                                         double* product, const Write& write) {
+  for (int64_t c = 0; c < span.channels; ++c) grad[c] = product[c] = 0;
   sum_rows<A, R, kAtOnce>(
       span,
-      [&](auto at_once, int64_t row, int64_t gap, int64_t c, int64_t n, A* s, A* sx)
-          NORMKIT_INLINE {
-            const T *g = grad_y.data + row * grad_y.stride + c, *from = x.data + row * x.stride + c;
-            T* to = grad_x ? grad_x + row * span.channels + c : nullptr;
-            const int64_t stride_g = gap * grad_y.stride, stride_x = gap * x.stride;
-            const int64_t stride_out = gap * span.channels;
-            const auto own = channels.from(c);
-            sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-              const auto step = step_of<kIsApart>(width);
-              const auto numbers = vectors(own, i, width);
-              auto g_sum = load(s + i, width), gx_sum = load(sx + i, width);
-              for (int r = 0; r < at_once.rows; ++r) {
-                const auto v = load(g + r * stride_g + i, step);
-                g_sum = g_sum + v;
-                gx_sum = fused(v, x_hat(numbers, load(from + r * stride_x + i, step)), gx_sum);
-                write(to, r * stride_out + i, numbers, v, step);
-              }
-              store(s + i, g_sum, width);
-              store(sx + i, gx_sum, width);
-            });
-          },
-      [&](int64_t c, int64_t n, const A* s, const A* sx) NORMKIT_INLINE {
+      [&](auto at_once, int64_t row, int64_t gap, int64_t c, int64_t n, A* s, A* p) NORMKIT_INLINE {
+        const T *g = grad_y.data + row * grad_y.stride + c, *from = x.data + row * x.stride + c;
+        T* to = grad_x ? grad_x + row * span.channels + c : nullptr;
+        const int64_t stride_g = gap * grad_y.stride, stride_x = gap * x.stride;
+        const int64_t stride_out = gap * span.channels;
+        const auto own = channels.from(c);
+        sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
+          const auto step = step_of<kIsApart>(width);
+          const auto numbers = vectors(own, i, width);
+          auto g_sum = load(s + i, width), product_sum = load(p + i, width);
+          for (int r = 0; r < at_once.rows; ++r) {
+            const auto v = load(g + r * stride_g + i, step);
+            g_sum = g_sum + v;
+            const auto hat = x_hat(numbers, load(from + r * stride_x + i, step));
+            product_sum = fused(v, hat, product_sum);
+            write(to, r * stride_out + i, numbers, v, step);
+          }
+          store(s + i, g_sum, width);
+          store(p + i, product_sum, width);
+        });
+      },
+      [&](int64_t c, int64_t n, const A* s, const A* p) NORMKIT_INLINE {
         sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
           add_to(grad + c + i, in_order<kIsApart>(load(s + i, width)), width);
-          add_to(grad_x_hat + c + i, in_order<kIsApart>(load(sx + i, width)), width);
+          add_to(product + c + i, in_order<kIsApart>(load(p + i, width)), width);
         });
       });
 }
 
 template <class T, class A = accumulate_t<T>>
 void interleaved_gradient_sums(Rows<const T> grad_y, Rows<const T> x, Span span,
-                               Hat<const A*> channels, double* grad, double* grad_x_hat) {
+                               Hat<const A*> channels, double* grad, double* product) {
   with_numbers<T>(span, channels, [&](auto apart, const auto& own) {
-    sum_gradients<4, 4, apart.value>(grad_y, x, (T*)nullptr, span, own, grad, grad_x_hat,
+    sum_gradients<4, 4, apart.value>(grad_y, x, (T*)nullptr, span, own, grad, product,
                                      [](auto&&...) {});
   });
 }
@@ -274,8 +274,7 @@ void interleaved_gradient(Rows<const T> grad_y, Rows<const T> x, T* grad_x, Span
 
 template <class T, class A = accumulate_t<T>>
 void interleaved_fixed_gradient(Rows<const T> grad_y, Rows<const T> x, T* grad_x, Span span,
-                                FixedGradient<const A*> channels, double* grad,
-                                double* grad_x_hat) {
+                                FixedGradient<const A*> channels, double* grad, double* product) {
   // Past the cache half lines of several rows wait for their other halves in one set of the
   // innermost cache, where rows are a multiple of its ways apart: 4 KB.
   constexpr int64_t kLong = 4000;
@@ -283,8 +282,8 @@ void interleaved_fixed_gradient(Rows<const T> grad_y, Rows<const T> x, T* grad_x
     constexpr int kRuns = kWholeLines<T> ? 4 : 2;
     const auto sum = [&](auto at_once) {
       with_numbers<T>(span, channels, [&](auto apart, const auto& own) {
-        sum_gradients<kRuns, at_once.rows, apart.value>(grad_y, x, grad_x, span, own, grad,
-                                                        grad_x_hat, write);
+        sum_gradients<kRuns, at_once.rows, apart.value>(grad_y, x, grad_x, span, own, grad, product,
+                                                        write);
       });
     };
     if (kWholeLines<T> || traffic.value == Traffic::cached ||

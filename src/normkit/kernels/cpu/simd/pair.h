@@ -112,21 +112,44 @@ inline Pair load_unordered(const bfloat16* p, Twice) {
   return load(p, Apart{});
 }
 
-// The upper halves of all lanes, packed.
-inline PerFloat<uint32_t> upper_halves(PerFloat<uint32_t> low, PerFloat<uint32_t> high) {
+// The bits of a pair by 16: upper halves in one vector, lower halves in the other.
+struct Halves {
+  PerFloat<uint32_t> upper, lower;
+};
+// The upper halves, rounded to nearest, ties to even: one more where the lower half is past the
+// middle, or on it and the upper one odd. As rounded_bits, but for all numbers of a pair at once.
+inline PerFloat<uint32_t> rounded(const Halves& v) {
 #if NORMKIT_VECTOR_BYTES == 64
-  alignas(64) static constexpr uint16_t kUpper[32] = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21,
-                                                      23, 25, 27, 29, 31, 33, 35, 37, 39, 41, 43,
-                                                      45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
-  return (PerFloat<uint32_t>)_mm512_permutex2var_epi16((__m512i)low, _mm512_load_si512(kUpper),
-                                                       (__m512i)high);
+  const __m512i even = _mm512_andnot_si512((__m512i)v.upper, _mm512_set1_epi16(1));
+  const __m512i past = _mm512_srli_epi16(_mm512_subs_epu16((__m512i)v.lower, even), 15);
+  return (PerFloat<uint32_t>)_mm512_add_epi16((__m512i)v.upper, past);
 #else
-  const __m256i packed = _mm256_packus_epi32((__m256i)(low >> 16), (__m256i)(high >> 16));
+  const __m256i even = _mm256_andnot_si256((__m256i)v.upper, _mm256_set1_epi16(1));
+  const __m256i past = _mm256_srli_epi16(_mm256_subs_epu16((__m256i)v.lower, even), 15);
+  return (PerFloat<uint32_t>)_mm256_add_epi16((__m256i)v.upper, past);
+#endif
+}
+
+// Their upper or lower halves, packed.
+template <bool kUpper>
+inline PerFloat<uint32_t> packed(const Pair& v) {
+#if NORMKIT_VECTOR_BYTES == 64
+  alignas(64) static constexpr uint16_t kLower[32] = {0,  2,  4,  6,  8,  10, 12, 14, 16, 18, 20,
+                                                      22, 24, 26, 28, 30, 32, 34, 36, 38, 40, 42,
+                                                      44, 46, 48, 50, 52, 54, 56, 58, 60, 62};
+  const __m512i lower = _mm512_load_si512(kLower);
+  const __m512i which = kUpper ? _mm512_add_epi16(lower, _mm512_set1_epi16(1)) : lower;
+  return (PerFloat<uint32_t>)_mm512_permutex2var_epi16((__m512i)v.low, which, (__m512i)v.high);
+#else
+  const auto low = (PerFloat<uint32_t>)v.low, high = (PerFloat<uint32_t>)v.high;
+  const __m256i packed =
+      kUpper ? _mm256_packus_epi32((__m256i)(low >> 16), (__m256i)(high >> 16))
+             : _mm256_packus_epi32((__m256i)(low & 0xffffu), (__m256i)(high & 0xffffu));
   return (PerFloat<uint32_t>)_mm256_permute4x64_epi64(packed, 0b11011000);
 #endif
 }
 inline PerFloat<uint32_t> encode_in_integers(const Pair& v) {
-  return upper_halves(rounded_bits(v.low), rounded_bits(v.high));
+  return rounded(Halves{packed<true>(v), packed<false>(v)});
 }
 
 inline PerFloat<uint32_t> encode(const Pair& v) {
@@ -153,8 +176,11 @@ void store_to(bfloat16* p, const Pair& v, Apart) = delete;
 #else
 template <Traffic kTraffic>
 NORMKIT_INLINE inline void store_to(bfloat16* p, const Pair& v, Apart) {
-  const __m256i low = (__m256i)(rounded_bits(v.low) >> 16), high = (__m256i)rounded_bits(v.high);
-  const __m256i both = _mm256_blend_epi16(low, high, 0b10101010);
+  const auto low = (PerFloat<uint32_t>)v.low, high = (PerFloat<uint32_t>)v.high;
+  const auto mixed = [](PerFloat<uint32_t> lower, PerFloat<uint32_t> upper) NORMKIT_INLINE {
+    return (PerFloat<uint32_t>)_mm256_blend_epi16((__m256i)lower, (__m256i)upper, 0b10101010);
+  };
+  const auto both = rounded(Halves{mixed(low >> 16, high), mixed(low, high << 16)});
   kTraffic == Traffic::streamed ? write_past(p, both) : write(p, both);
 }
 

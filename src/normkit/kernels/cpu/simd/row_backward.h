@@ -32,7 +32,7 @@ inline BackwardScalars<A> saved_scalars(const RowBackward<T>& p, int64_t row) {
   return s;
 }
 
-// Adds gw * x_hat and, where centred, gw over columns [begin, end) of a row.
+// Adds gw * (x - mean) and, where centred, gw over columns [begin, end) of a row.
 template <bool kCentred, bool kGain, class T, class A = accumulate_t<T>>
 inline void add_products(const RowBackward<T>& p, int64_t row, const BackwardScalars<A>& s,
                          int64_t begin, int64_t end, Wide<1 + kCentred>& sums) {
@@ -44,11 +44,11 @@ inline void add_products(const RowBackward<T>& p, int64_t row, const BackwardSca
     const auto step = step_of<kApart<T>>(width);
     auto gw = load(grad_y + i, step);
     if (kGain) gw = gw * load(gain + i, width);
-    const auto product = gw * s.template x_hat<kCentred>(load(x + i, step));
+    const auto v = load(x + i, step);
     if constexpr (kCentred)
-      return terms(product, gw);
+      return terms(gw * (v - s.mean), gw);
     else
-      return terms(product);
+      return terms(gw * v);
   });
 }
 
@@ -58,30 +58,37 @@ inline bool within(double v, double low, double high) {
   return read<uint64_t>(&v) - read<uint64_t>(&low) < read<uint64_t>(&high) - read<uint64_t>(&low);
 }
 
-// Smaller sums are made of products that A does not hold.
+// Smaller sums are made of products that A does not hold: of gw * x_hat where x is larger than
+// that, of gw * (x - mean) where it is smaller.
 template <class A>
-constexpr double kLeastSum = sizeof(A) == sizeof(float) ? 1e-25 : 1e-200;
+NORMKIT_INLINE inline double least_sum(double rstd) {
+  constexpr double kLeast = sizeof(A) == sizeof(float) ? 1e-25 : 1e-200;
+  return rstd > 1 ? kLeast * rstd : kLeast;
+}
 
 // Whether A holds every step of a row's gradient, where its sums are of this size.
 template <class A>
 NORMKIT_INLINE inline bool held(double rstd, double size) {
+  const double least = least_sum<A>(rstd);
   if constexpr (sizeof(A) == sizeof(float))
-    return within(rstd, 0x1p-60, 0x1p41) & within(size, kLeastSum<A>, 1e18);
+    return within(rstd, 0x1p-60, 0x1p41) & within(size, least, 1e18);
   else
-    return within(rstd, 0x1p-300, 0x1p300) & within(size, kLeastSum<A>, 1e150);
+    return within(rstd, 0x1p-300, 0x1p300) & within(size, least, 1e150);
 }
 
 // What follows from a row's sums. Returns how large they are; small ones no slope makes larger.
 template <bool kCentred, class T, class A = accumulate_t<T>>
 inline double set_pull(const RowBackward<T>& p, int64_t row, const Wide<1 + kCentred>& sums,
                        BackwardScalars<A>& s) {
-  const double rstd_n = double(p.saved.rstd[row]) / double(p.n);
+  const double rstd = p.saved.rstd[row], rstd_n = rstd / double(p.n);
   const double slope = p.saved.slope ? double(p.saved.slope[row]) : 1.0;
-  const double gw_x_hat = sums.total(0), gw = kCentred ? sums.total(1) : 0.0;
+  const double gw = kCentred ? sums.total(1) : 0.0;
+  const double residual = kCentred ? double(p.saved.residual[row]) : 0.0;
+  const double gw_x_hat = (sums.total(0) - residual * gw) * rstd;
   if (kCentred) s.shift = broadcast(A(-rstd_n * gw));
   s.pull = broadcast(A(-rstd_n * slope * gw_x_hat));
   const double size = __builtin_fabs(gw_x_hat) + __builtin_fabs(gw);
-  return slope > 1 && size >= kLeastSum<A> ? size * slope : size;
+  return slope > 1 && size >= least_sum<A>(rstd) ? size * slope : size;
 }
 
 // Where it does not: whether care would help. Not where sums are small because the gradient is
