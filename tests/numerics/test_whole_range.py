@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.data import DTYPES, name_of, rng
+from tests.data import DTYPES, name_of, rng, tensor
 from tests.numerics.whole_range import (
     EXTENDED,
     EXTENDED_IS_LONGER,
@@ -13,9 +13,10 @@ from tests.numerics.whole_range import (
     epsilons,
     exponents,
     judge,
+    limit,
     operands,
 )
-from tests.oracle import run
+from tests.oracle import Operands, RowNorm, errors, run
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=name_of)
@@ -62,3 +63,33 @@ def test_products_too_small_for_the_dtype(name, share, dtype):
             grad = torch.ldexp(o.grad_output.frexp().mantissa, torch.tensor(int(low * (1 - share)) + above))
             verdict = judge(norm.ours, norm, o._replace(x=x, grad_output=grad))
             assert verdict.not_finite == verdict.wrong == 0, (kind, above, verdict)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=name_of)
+@pytest.mark.parametrize("offset", [10, 200, 1000, 3000])
+def test_a_gain_of_halves_next_to_the_mean(offset, dtype):
+    """Where it is all there is, the output is right though rounding the mean loses more than it is."""
+    r, norm = rng(offset, dtype), RowNorm("layer_norm")
+    rows = [[offset - 1, offset, offset + 1]]  # the mean is one of them
+    rows += [list(row) for row in offset + r.standard_normal((24, 768)) * max(1, offset / 100)]
+    for row in rows:
+        x = tensor(np.array([row]), dtype)
+        weight = torch.zeros(x.shape[1])
+        weight[(x.double() - x.double().mean()).abs().argmin()] = 1
+        o = Operands(x, weight, None, tensor(r.standard_normal(x.shape), dtype))
+        off = errors(norm, o, run(norm.ours, o), EXTENDED)
+        assert off["output"].max() <= limit("output", dtype)
+
+
+@pytest.mark.skipif(not EXTENDED_IS_LONGER, reason="no arithmetic here holds the square of every float64")
+@pytest.mark.parametrize("name", ["BatchNorm, planar", "BatchNorm, interleaved"])
+def test_a_weight_that_rstd_makes_vanish(name):
+    """It is not zero, and the upstream gradient may be as large as it is small."""
+    norm = NORMS[name](0.0)
+    o = operands(rng(name), name, "one scale", 24, 38, torch.float64)
+    x = torch.ldexp(o.x.frexp().mantissa, torch.tensor(419))  # rstd is 1e-126
+    grad = torch.ldexp(o.grad_output.frexp().mantissa, torch.tensor(900))
+    o = o._replace(x=x, weight=o.weight * 1e-244, grad_output=grad)
+    verdict = judge(norm.ours, norm, o)
+    assert verdict.groups == 24
+    assert verdict.not_finite == verdict.wrong == 0

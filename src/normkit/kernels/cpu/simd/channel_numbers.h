@@ -69,15 +69,21 @@ bool channel_moments(ChannelSums sums, double count, double eps, bool exact, Cha
   return add_lanes(unsound) == 0;
 }
 
+// What rstd is multiplied by: one where there is no weight.
+template <class A, class W>
+NORMKIT_INLINE inline Vec<double> weights(const A* weight, int64_t c, W width) {
+  return weight ? load_as<double>(weight + c, width) : broadcast(1.0);
+}
+
 // Whether A holds what becomes of a channel.
 template <class A>
-inline auto in_range(Vec<double> mean, Vec<double> rstd, Vec<double> scale) {
+inline auto in_range(Vec<double> mean, Vec<double> rstd, Vec<double> weight) {
   constexpr bool kFloat = sizeof(A) == sizeof(float);
   constexpr double kFar = kFloat ? 1e30 : 1e290, kSteep = kFloat ? 1e30 : 1e140,
                    kFlat = kFloat ? 1e-30 : 1e-150;
-  const Vec<double> size = magnitude(scale);
+  const Vec<double> size = magnitude(rstd * weight);
   return (magnitude(mean) < kFar) & (rstd > kFlat) & (rstd < kSteep) &
-         (((size > kFlat) & (size < kSteep)) | (size == 0.0));
+         (((size > kFlat) & (size < kSteep)) | (weight == 0.0));
 }
 
 // y = (x - mean) * scale + bias, in A, with what rounding the mean and the scale loses beside them.
@@ -91,7 +97,7 @@ bool channel_numbers(const ChannelSources<A>& from, const ChannelNumbers<A>& to,
     const Vec<double> offset = load(from.moments.mean + c, width);
     const Vec<double> variance = load(from.moments.variance + c, width);
     const Vec<double> rstd = 1.0 / root(variance + from.eps);
-    const Vec<double> scale = from.weight ? rstd * load_as<double>(from.weight + c, width) : rstd;
+    const Vec<double> weight = weights(from.weight, c, width), scale = rstd * weight;
     const Vec<double> bias = from.bias ? load_as<double>(from.bias + c, width) : Vec<double>{};
 
     // The exact sum of shift and offset, by Knuth's two-sum.
@@ -114,25 +120,19 @@ bool channel_numbers(const ChannelSources<A>& from, const ChannelNumbers<A>& to,
       store_rounded(to.statistics.residual + c, rounded<A>(residual), width);
       store_rounded(to.statistics.var + c, rounded<A>(variance), width);
     }
-    beyond += count_of(~in_range<A>(sum, rstd, scale), width);
+    beyond += count_of(~in_range<A>(sum, rstd, weight), width);
   });
   return add_lanes(beyond) == 0;
 }
 
 // ---------------------------------------------------------------------- gradient
-template <class A, class W>
-NORMKIT_INLINE inline Vec<double> gradient_scale(const GradientSources<A>& from, Vec<double> rstd,
-                                                 int64_t c, W width) {
-  return from.weight ? rstd * load_as<double>(from.weight + c, width) : rstd;
-}
-
 template <class A>
 void gradient_numbers(const GradientSources<A>& from, const GradientNumbers<A>& to, int64_t begin,
                       int64_t end) {
   const bool in_parts = !from.training && sizeof(A) == sizeof(float);
   sweep<double>(begin, end, [&](int, int64_t c, auto width) NORMKIT_INLINE {
     const Vec<double> rstd = load_as<double>(from.statistics.rstd + c, width);
-    const Vec<double> scale = gradient_scale(from, rstd, c, width);
+    const Vec<double> scale = rstd * weights(from.weight, c, width);
     // Of one sign, as in channel_numbers.
     const auto part = rounded<A>(in_parts ? scale * (1 - 0x1p-24) : scale);
     store_rounded(to.scale + c, part, width);
@@ -152,10 +152,11 @@ bool gradient_pull(const GradientSources<A>& from, const GradientNumbers<A>& to,
   Vec<double> beyond{};
   sweep<double>(begin, end, [&](int, int64_t c, auto width) NORMKIT_INLINE {
     const Vec<double> rstd = load_as<double>(from.statistics.rstd + c, width);
-    const Vec<double> scale = gradient_scale(from, rstd, c, width), steepness = magnitude(scale);
+    const Vec<double> weight = weights(from.weight, c, width), scale = rstd * weight;
+    const Vec<double> steepness = magnitude(scale);
     const Vec<double> mean = load_as<double>(from.statistics.mean + c, width);
     auto held =
-        moderate(rstd) & (magnitude(mean) < kMost) & ((steepness == 0.0) | moderate(steepness));
+        moderate(rstd) & (magnitude(mean) < kMost) & ((weight == 0.0) | moderate(steepness));
     if (from.summed) {
       const Vec<double> sum = load(from.grad + c, width);
       const Vec<double> residual = load_as<double>(from.statistics.residual + c, width);
@@ -168,7 +169,7 @@ bool gradient_pull(const GradientSources<A>& from, const GradientNumbers<A>& to,
         held &= (load_as<double>(from.statistics.var + c, width) != 0.0) | (product == 0.0);
         const Vec<double> shared = -scale * broadcast(from.inverse_count);
         const Vec<double> pull = shared * product * rstd, pulled = magnitude(pull);
-        held &= (shared * product == 0.0) | ((pulled > kNormal) & (pulled < 1 / kNormal));
+        held &= (weight == 0.0) | (product == 0.0) | ((pulled > kNormal) & (pulled < 1 / kNormal));
         store_rounded(to.pull + c, rounded<A>(pull), width);
         store_rounded(to.shift + c, rounded<A>(shared * sum - residual * pull), width);
       }

@@ -119,15 +119,15 @@ struct Halves {
 // The upper halves, rounded to nearest, ties to even: one more where the lower half is past the
 // middle, or on it and the upper one odd. As rounded_bits, but for all numbers of a pair at once.
 inline PerFloat<uint32_t> rounded(const Halves& v) {
+  using Sixteens = typename vector_of<uint16_t, 2 * kLanes<float>>::type;
+  const auto upper = (Sixteens)v.upper, even = ~upper & 1;
 #if NORMKIT_VECTOR_BYTES == 64
-  const __m512i even = _mm512_andnot_si512((__m512i)v.upper, _mm512_set1_epi16(1));
-  const __m512i past = _mm512_srli_epi16(_mm512_subs_epu16((__m512i)v.lower, even), 15);
-  return (PerFloat<uint32_t>)_mm512_add_epi16((__m512i)v.upper, past);
+  // The zero-masked form, as in conversions.h.
+  const auto past = (Sixteens)_mm512_maskz_subs_epu16(~0u, (__m512i)v.lower, (__m512i)even) >> 15;
 #else
-  const __m256i even = _mm256_andnot_si256((__m256i)v.upper, _mm256_set1_epi16(1));
-  const __m256i past = _mm256_srli_epi16(_mm256_subs_epu16((__m256i)v.lower, even), 15);
-  return (PerFloat<uint32_t>)_mm256_add_epi16((__m256i)v.upper, past);
+  const auto past = (Sixteens)_mm256_subs_epu16((__m256i)v.lower, (__m256i)even) >> 15;
 #endif
+  return (PerFloat<uint32_t>)(upper + past);
 }
 
 // Their upper or lower halves, packed.

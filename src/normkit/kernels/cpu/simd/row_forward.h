@@ -100,12 +100,12 @@ inline void group_statistics(const T* x, const RowForward<T>& p, int64_t count, 
 
 enum class Affine { none, gain, gain_and_bias };
 
-// x_hat, times gain, plus bias. What is missing from the product to the exact x_hat (rstd's
-// rounding, the product's own, the mean's) is added back, which leaves an output within about one
-// unit in the last place; without it five roundings add up.
-template <bool kCentred, class T, bool kHalf = (sizeof(T) < sizeof(float))>
+// x_hat, times gain, plus bias. In full precision what is missing from the product to the exact
+// x_hat (rstd's rounding, the product's own) is added back, which leaves an output within about one
+// unit in the last place; without it five roundings add up. A half's own rounding hides them, but
+// not what the mean's lost, where a gain is large at an x next to the mean.
+template <bool kCentred, class T, class A = accumulate_t<T>>
 struct Normalizer {
-  using A = accumulate_t<T>;
   Vec<A> mean, rstd, rstd_rest, shift;
 
   explicit Normalizer(const Scalars<A>& s)
@@ -116,10 +116,14 @@ struct Normalizer {
 
   template <Affine kAffine, class V>
   NORMKIT_INLINE V apply(const V& x, const V& gain, const V& bias) const {
+    constexpr bool kHalf = sizeof(T) < sizeof(A);
     V d = x;
     if constexpr (kCentred) d = x - mean;
-    if constexpr (kAffine == Affine::none || !kCentred) {
-      const V v = fused(d, rstd, kCentred ? fused(d, rstd_rest, shift) : d * rstd_rest);
+    if constexpr (kHalf || kAffine == Affine::none || !kCentred) {
+      V v = d * rstd;
+      if constexpr (kHalf && kCentred) v = fused(d, rstd, shift);
+      if constexpr (!kHalf)
+        v = fused(d, rstd, kCentred ? fused(d, rstd_rest, shift) : d * rstd_rest);
       if (kAffine == Affine::none) return v;
       return kAffine == Affine::gain ? v * gain : fused(v, gain, bias);
     } else {
@@ -129,35 +133,6 @@ struct Normalizer {
     }
   }
 };
-
-// A half's own rounding hides all that, and also that of mean * rstd where the mean is not `far`.
-template <bool kCentred, class T>
-struct Normalizer<kCentred, T, true> {
-  Vec<float> rstd, shift;
-
-  explicit Normalizer(const Scalars<float>& s) {
-    // Without a spread there is nothing but that rounding: x_hat is 0.
-    const float scale = kCentred && s.var == 0 ? 0 : float(s.rstd);
-    rstd = broadcast(scale);
-    shift = broadcast(float(-(double(s.centre.mean) + s.centre.residual) * scale));
-  }
-
-  template <Affine kAffine, class V>
-  NORMKIT_INLINE V apply(const V& x, const V& gain, const V& bias) const {
-    V x_hat = x * rstd;
-    if constexpr (kCentred) x_hat = fused(x, rstd, shift);
-    if (kAffine == Affine::none) return x_hat;
-    return kAffine == Affine::gain ? x_hat * gain : fused(x_hat, gain, bias);
-  }
-};
-
-// Whether a row of halves shows how its mean times rstd was rounded: where they are 4096 standard
-// deviations, that is an eighth of float16's unit, and such a row is equal but for a few elements.
-template <bool kCentred, class T, class A>
-inline bool far(const Scalars<A>& s) {
-  const double mean = s.centre.mean;
-  return kCentred && sizeof(T) < sizeof(A) && mean * mean > 0x1p24 * s.var;
-}
 
 // Columns [begin, end) of a row, while the same of a row `ahead` elements further is fetched. A
 // function of its own: in one with a dozen loops the compiler runs out of registers for the
@@ -229,7 +204,7 @@ inline void forward_group(const RowForward<T>& p, int64_t row, int64_t count) {
   bool plain[kGroupRows];
   group_statistics<kCentred>(x, p, count, s);
   for (int64_t r = 0; r < count; ++r)
-    plain[r] = (in_range<A>(s[r].var, s[r].rstd, p.eps, p.outside) && !far<kCentred, T>(s[r])) ||
+    plain[r] = in_range<A>(s[r].var, s[r].rstd, p.eps, p.outside) ||
                !needs_care<kCentred>(x + r * p.x_stride, p.n, s[r].rstd);
   const int64_t tile = kTraffic == Traffic::cached || by_lines(p.y, p.n) ? kTileColumns : p.n;
   for (int64_t begin = 0; begin < p.n; begin += tile) {
