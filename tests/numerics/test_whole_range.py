@@ -65,6 +65,20 @@ def test_products_too_small_for_the_dtype(name, share, dtype):
             assert verdict.not_finite == verdict.wrong == 0, (kind, above, verdict)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=name_of)
+@pytest.mark.parametrize("name", NORMS)
+def test_a_weight_of_zeros_still_has_a_gradient(name, dtype):
+    """As where training begins with one; of data of any scale."""
+    if dtype == torch.float64 and not EXTENDED_IS_LONGER:
+        pytest.skip("no arithmetic here holds the square of every float64")
+    for kind in KINDS:
+        for eps in epsilons(dtype):
+            norm = NORMS[name](eps)
+            o = operands(rng(name, kind, eps), name, kind, 24, 38, dtype)
+            verdict = judge(norm.ours, norm, o._replace(weight=torch.zeros_like(o.weight)))
+            assert verdict.not_finite == verdict.wrong == 0, (kind, eps, verdict)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=name_of)
 @pytest.mark.parametrize("offset", [10, 200, 1000, 3000])
 def test_a_gain_of_halves_next_to_the_mean(offset, dtype):

@@ -92,11 +92,13 @@ inline double set_pull(const RowBackward<T>& p, int64_t row, const Wide<1 + kCen
 }
 
 // Where it does not: whether care would help. Not where sums are small because the gradient is
-// zero, or x is, as in padding or behind a ReLU, and the gradient is not small itself. What the
-// forward pass took care of has no other way.
+// zero, or gain or x is, as in padding or behind a ReLU, and the gradient is not small itself. What
+// the forward pass took care of has no other way.
 template <class T, class A = accumulate_t<T>>
 __attribute__((noinline)) bool needs_care(const RowBackward<T>& p, int64_t row) {
-  if (p.saved.rstd[row] < 0) return true;
+  const double rstd = p.saved.rstd[row];
+  if (rstd < 0) return true;
+  if (p.gain && held<A>(rstd, larger(rstd, 1.0)) && distance(p.gain, p.n, A(0)) == 0) return false;
   const T *x = p.x + row * p.x_stride, *grad_y = p.grad_y + row * p.grad_y_stride;
   const double upstream = distance(grad_y, p.n, A(0));
   const bool zero =
