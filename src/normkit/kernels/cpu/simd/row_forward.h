@@ -103,7 +103,7 @@ enum class Affine { none, gain, gain_and_bias };
 // x_hat, times gain, plus bias. In full precision what is missing from the product to the exact
 // x_hat (rstd's rounding, the product's own) is added back, which leaves an output within about one
 // unit in the last place; without it five roundings add up. A half's own rounding hides them, but
-// not what the mean's lost, where a gain is large at an x next to the mean.
+// not what the mean's takes away, which a gain shows that is large at an x next to the mean.
 template <bool kCentred, class T, class A = accumulate_t<T>>
 struct Normalizer {
   Vec<A> mean, rstd, rstd_rest, shift;
