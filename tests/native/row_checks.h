@@ -334,6 +334,7 @@ void check_row_backward(const Kernels<T>& k, const Case& c, Source& source) {
     p.rows = c.rows;
     p.n = c.n;
     p.block_rows = c.block_rows;
+    p.partial_stride = c.n;
     p.grad_gain = c.grad_gain ? results.gain.data() : nullptr;
     p.grad_bias = c.grad_bias ? results.bias.data() : nullptr;
     p.eps = c.eps;

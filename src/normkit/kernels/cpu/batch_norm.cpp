@@ -27,11 +27,13 @@ class Channels {
         shift_(channels),
         moments_(channels),
         numbers_(channels),
-        from_{shift_.data(), {moments_[0], moments_[1]}, weight_.get(), bias_.get(), eps},
-        to_{{numbers_[0], numbers_[1], numbers_[2], numbers_[3]}, {}} {}
+        from_{shift_[0], {moments_[0], moments_[1]}, weight_.get(), bias_.get(), eps},
+        to_{{numbers_[0], numbers_[1], numbers_[2], numbers_[3]}, {}} {
+    std::fill_n(shift(), channels, A(0));
+  }
 
   void keep(const Tensor& statistics) { to_.statistics = statistics_of<A>(statistics, channels_); }
-  A* shift() { return shift_.data(); }
+  A* shift() { return shift_[0]; }
   ChannelMoments moments() { return from_.moments; }
   double eps() const { return from_.eps; }
   Apply<const A*> apply() const {
@@ -53,7 +55,7 @@ class Channels {
  private:
   int64_t channels_;
   Vector<A> weight_, bias_;
-  std::vector<A> shift_;
+  PerChannel<A, 1> shift_;
   PerChannel<double, 2> moments_;
   PerChannel<A, 4> numbers_;
   ChannelSources<A> from_;
@@ -64,7 +66,7 @@ class Channels {
     const auto x = channel<T>(in, c);
     const auto y = channel(out, in, c);
     if (training && !careful::all_finite(in.rows(), x)) return;  // it is nan, and stays so
-    const double eps = from_.eps, shift = shift_[c], mean = from_.moments.mean[c];
+    const double eps = from_.eps, shift = from_.shift[c], mean = from_.moments.mean[c];
     const auto g = training
                        ? careful::measured(in.rows(), x, {eps})
                        : careful::given(in.rows(), x, shift + mean, from_.moments.variance[c], eps);

@@ -189,12 +189,12 @@ template <class A, int N>
 class PerChannel {
  public:
   explicit PerChannel(int64_t channels)
-      : channels_(channels), numbers_(std::make_unique_for_overwrite<A[]>(N * channels)) {}
-  A* operator[](int i) const { return numbers_.get() + i * channels_; }
+      : stride_(Lines<A>::skewed(channels)), numbers_(N * stride_) {}
+  A* operator[](int i) const { return numbers_.get() + i * stride_; }
 
  private:
-  int64_t channels_;
-  std::unique_ptr<A[]> numbers_;
+  int64_t stride_;
+  Lines<A> numbers_;
 };
 
 // f(begin, end) over all channels. A root and a division cost as much as some 8 elements.

@@ -25,7 +25,7 @@ class Backward {
               training || sums_wanted,
               1.0 / count},
         to_{numbers_[0], numbers_[1], numbers_[2], sums_[2]} {
-    std::fill_n(sums_[0], 3 * channels, 0.0);  // of no elements
+    for (int s = 0; s < 3; ++s) std::fill_n(sums_[s], channels, 0.0);  // of no elements
     kernels<T>().gradient_numbers(from_, to_, 0, channels);
   }
 

@@ -120,8 +120,10 @@ struct RowBackward {
   int64_t rows;
   int64_t n;
   int64_t block_rows;  // rows whose weight gradients are summed into one partial
-  A* grad_gain;        // [blocks, n] partial sums, or null
-  A* grad_bias;        // [blocks, n] partial sums, or null
+  // Those sums, or null: n of each block, so far after those of the last.
+  int64_t partial_stride;
+  A* grad_gain;
+  A* grad_bias;
   double eps;
   bool centred;
   bool outside;

@@ -192,7 +192,7 @@ template <class A>
 class ParameterGradient {
  public:
   ParameterGradient(const Tensor* parameter, bool wanted, int64_t blocks, int64_t n,
-                    ScalarType otherwise)
+                    ScalarType otherwise, uintptr_t into_page)
       : wanted_(wanted && parameter),
         blocks_(blocks),
         n_(n),
@@ -200,10 +200,12 @@ class ParameterGradient {
     with_type(grad_.scalar_type(), "a parameter", [](auto) {});  // an error had better be seen here
     direct_ = wanted_ && blocks == 1 && grad_.scalar_type() == scalar_type_of<A>();
     // Every partial is cleared by the thread that fills it.
-    if (wanted_ && !direct_) partials_ = std::make_unique_for_overwrite<A[]>(blocks * n);
+    if (wanted_ && !direct_) partials_ = Lines<A>(blocks * stride(n), into_page);
   }
 
   A* sums() const { return direct_ ? grad_.template mutable_data<A>() : partials_.get(); }
+  // How far a block's lie after those of the last.
+  static int64_t stride(int64_t n) { return Lines<A>::stride(n); }
   // Whether they are the gradient itself.
   bool direct() const { return direct_; }
 
@@ -233,7 +235,7 @@ class ParameterGradient {
       return;
     }
     double total[kTile];
-    kernels<A>().add_partials(partials_.get() + i, blocks_, n_, count, run != 0, total);
+    kernels<A>().add_partials(partials_.get() + i, blocks_, stride(n_), count, run != 0, total);
     with_type(grad_.scalar_type(), "a parameter", [&](auto element) {
       auto* out = grad_.template mutable_data<decltype(rounded(element, 0))>() + i;
       for (int64_t j = 0; j < count; ++j) out[j] = rounded(element, total[j]);
@@ -245,7 +247,7 @@ class ParameterGradient {
   std::atomic<bool> held_ = true;
   int64_t blocks_, n_;
   Tensor grad_;
-  std::unique_ptr<A[]> partials_;
+  Lines<A> partials_;
 };
 
 // The sums over rows once more, where A did not hold them though it may hold their result.
@@ -296,8 +298,10 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(const Tensor& grad_y, const Tens
             statistics.sizes()[1] == rows.count && statistics.scalar_type() == scalar_type_of<A>(),
         "normkit: statistics are not those of the input");
     Tensor grad_x = input_grad ? empty(x.sizes(), type) : none(type);
-    ParameterGradient<A> grad_gain(weight, weight_grad, blocks, rows.n, type);
-    ParameterGradient<A> grad_bias(bias, bias_grad, blocks, rows.n, type);
+    // What a kernel goes through at once, wide apart within their pages.
+    const auto beside = reinterpret_cast<uintptr_t>(rows.tensor->template data<T>());
+    ParameterGradient<A> grad_gain(weight, weight_grad, blocks, rows.n, type, beside + 1024);
+    ParameterGradient<A> grad_bias(bias, bias_grad, blocks, rows.n, type, beside + 2048);
     const Dense saved(&statistics);
     RowBackward<T> p{};
     p.grad_y = grad_rows.tensor->template data<T>();
@@ -309,6 +313,7 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_bwd(const Tensor& grad_y, const Tens
     p.rows = rows.count;
     p.n = rows.n;
     p.block_rows = per_block;
+    p.partial_stride = grad_gain.stride(rows.n);
     p.grad_gain = grad_gain.sums();
     p.grad_bias = grad_bias.sums();
     const int64_t row = rows.n * int64_t(sizeof(T));

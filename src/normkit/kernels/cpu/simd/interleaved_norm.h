@@ -72,7 +72,8 @@ NORMKIT_INLINE inline void with_numbers(const Span& span, const Numbers& channel
     if (span.rows >= kManyRows && span.channels <= kTile) {
       constexpr int kArrays = sizeof(Numbers) / sizeof(const float*);  // of which it is made
       static_assert(kArrays * sizeof(const float*) == sizeof(Numbers) && kArrays <= 6);
-      alignas(64) float room[kArrays][kTile];
+      constexpr int64_t kSkew = 80;  // or lines of all arrays would meet in one set
+      alignas(64) float room[kArrays][kTile + kSkew];
       const float* arrays[kArrays];
       memcpy(arrays, &channels, sizeof channels);
       for (int a = 0; a < kArrays; ++a) {

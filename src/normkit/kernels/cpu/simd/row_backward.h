@@ -231,8 +231,8 @@ inline void backward_block(const RowBackward<T>& p, int64_t block) {
   const int64_t rows = backward_rows<kTraffic, T>(p.n);
   const int64_t first = block * p.block_rows;
   const int64_t last = first + p.block_rows < p.rows ? first + p.block_rows : p.rows;
-  A* gain_sum = p.grad_gain ? p.grad_gain + block * p.n : nullptr;
-  A* bias_sum = p.grad_bias ? p.grad_bias + block * p.n : nullptr;
+  A* gain_sum = p.grad_gain ? p.grad_gain + block * p.partial_stride : nullptr;
+  A* bias_sum = p.grad_bias ? p.grad_bias + block * p.partial_stride : nullptr;
   if (gain_sum) memset(gain_sum, 0, p.n * sizeof(A));
   if (bias_sum) memset(bias_sum, 0, p.n * sizeof(A));
   const Whatever some{p.gain != nullptr, p.grad_x != nullptr, p.grad_gain != nullptr,
