@@ -28,6 +28,14 @@ inline void write_bytes(char* p, uint64_t bits, int n) {
   if (n & 2) write(p + (n & 4), uint16_t(bits >> 8 * (n & 4)));
 }
 
+#if defined(__SSE2__)
+inline void write_bytes(char* p, __m128i v, int n) {
+  if (n >= 16) return write(p, v);
+  write_bytes(p, (uint64_t)_mm_cvtsi128_si64(v), n);
+  if (n > 8) write_bytes(p + 8, (uint64_t)_mm_cvtsi128_si64(_mm_unpackhi_epi64(v, v)), n - 8);
+}
+#endif
+
 // The first n lanes of a vector; the others read as zeros and are not touched.
 template <class V>
 inline V read_part(const void* p, int n) {
@@ -71,19 +79,18 @@ inline void write_part(void* p, V v, int n) {
     return _mm512_mask_storeu_pd(p, __mmask8((1u << n) - 1), (__m512d)v);
   if constexpr (kSize == 2 && sizeof(V) == 32)
     return _mm256_mask_storeu_epi16(p, __mmask16((1u << n) - 1), (__m256i)v);
-#elif defined(__AVX2__) && NORMKIT_VECTOR_BYTES == 32
-  if constexpr (kSize == 4 && sizeof(V) == 32)
-    return _mm256_maskstore_ps((float*)p, first_floats(n), (__m256)v);
-  if constexpr (kSize == 8 && sizeof(V) == 32)
-    return _mm256_maskstore_pd((double*)p, first_doubles(n), (__m256d)v);
 #endif
   if constexpr (sizeof(V) == 8) return write_bytes((char*)p, read<uint64_t>(&v), n * kSize);
 #if defined(__SSE2__)
-  if constexpr (sizeof(V) == 16) {
-    write_bytes((char*)p, _mm_cvtsi128_si64((__m128i)v), n * kSize);
-    const __m128i high = _mm_unpackhi_epi64((__m128i)v, (__m128i)v);
-    if (n * kSize > 8) write_bytes((char*)p + 8, _mm_cvtsi128_si64(high), n * kSize - 8);
-    return;
+  if constexpr (sizeof(V) == 16) return write_bytes((char*)p, (__m128i)v, n * kSize);
+#endif
+#if defined(__AVX2__)
+  // Not by a masked store, which is 42 steps to Zen 3.
+  if constexpr (sizeof(V) == 32) {
+    const __m128i low = _mm256_castsi256_si128((__m256i)v);
+    if (n * kSize <= 16) return write_bytes((char*)p, low, n * kSize);
+    write(p, low);
+    return write_bytes((char*)p + 16, _mm256_extracti128_si256((__m256i)v, 1), n * kSize - 16);
   }
 #endif
   memcpy(p, &v, n * kSize);
