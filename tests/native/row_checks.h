@@ -184,6 +184,9 @@ void check_row_forward(const Kernels<T>& k, const Case& c, Source& source) {
 }
 
 // ------------------------------------------------------------------------ backward
+// Partial sums of a block lie so far after those of the last: not just behind them.
+inline int64_t partial_stride(const Case& c) { return c.n + 3; }
+
 template <class T, class A = accumulate_t<T>>
 struct RowGradients {
   Block<T> x;
@@ -191,8 +194,8 @@ struct RowGradients {
 
   RowGradients(const Case& c, int64_t blocks, int64_t offset)
       : x(c.grad_x * c.rows * c.n, offset, c.place),
-        gain(c.grad_gain * blocks * c.n, offset, c.place),
-        bias(c.grad_bias * blocks * c.n, offset, c.place) {}
+        gain(c.grad_gain * blocks * partial_stride(c), offset, c.place),
+        bias(c.grad_bias * blocks * partial_stride(c), offset, c.place) {}
 
   void check() const {
     x.check("grad_x");
@@ -307,7 +310,7 @@ void check_row_block(const Case& c, const RowOperands<T>& in, const RowGradients
     if (c.grad_x && exact.has_value())
       check_row_gradient(c, in, exact, found.x.data() + r * c.n, r);
   }
-  const int64_t at = begin / c.block_rows * c.n;
+  const int64_t at = begin / c.block_rows * partial_stride(c);
   const double roundings = kRoundings + double(c.block_rows);
   if (c.grad_gain) gain.check(found.gain.data() + at, run, roundings, "grad_gain");
   if (c.grad_bias) bias.check(found.bias.data() + at, run, roundings, "grad_bias");
@@ -334,7 +337,7 @@ void check_row_backward(const Kernels<T>& k, const Case& c, Source& source) {
     p.rows = c.rows;
     p.n = c.n;
     p.block_rows = c.block_rows;
-    p.partial_stride = c.n;
+    p.partial_stride = partial_stride(c);
     p.grad_gain = c.grad_gain ? results.gain.data() : nullptr;
     p.grad_bias = c.grad_bias ? results.bias.data() : nullptr;
     p.eps = c.eps;

@@ -79,6 +79,7 @@ void rows_of(int64_t rows, int64_t n, Traffic traffic, bool centred) {
                                rows,
                                n,
                                kBlockRows,
+                               n,
                                &partials[0],
                                &partials[blocks * n],
                                1e-5,

@@ -22,7 +22,7 @@ class Lines {
 
   // The least distance between several runs of n that all begin at a line.
   static constexpr int64_t stride(int64_t n) { return (n + kEach - 1) / kEach * kEach; }
-  // One at which no two of a few lie alike in their pages.
+  // One at which a few do not lie alike in their pages where n is a power of two.
   static constexpr int64_t skewed(int64_t n) { return stride(n) + 5 * kEach; }
 
  private:

@@ -273,9 +273,10 @@ void redo_sums(const RowBackward<T>& p, const Tensor& grad_gain, const Tensor& g
   redo(grad_bias, false);
 }
 
-// Past the cache rows are cut where lines of grad_x begin. Where that is at no vector of the
-// weights' sums these lie on two lines each, which costs more than is won until x, grad_y and
-// grad_x fill the cache, and always where numbers lie apart, which they can't in rows cut so.
+// Past the cache rows are cut where lines of grad_x begin. Where that is at no multiple of 8
+// columns, half of the vectors of the weights' sums lie on two lines, which costs more than is won
+// until x, grad_y and grad_x fill the cache, and always where numbers lie apart, which they can't
+// in rows cut so. (8: measured with AVX2.)
 template <class T>
 Traffic backward_traffic(int64_t rows, int64_t n) {
   constexpr int64_t kVector = 8;
