@@ -1,13 +1,18 @@
 """Numbers of the core's own begin at a line of the caches, as PyTorch's do."""
 
-import shutil
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from normkit.kernels import cpu
+
+# Where there is a core, there is what built it.
+pytestmark = pytest.mark.skipif(cpu.why_not is not None, reason=f"no C++ core: {cpu.why_not}")
+
 CORE = Path(__file__).parents[2] / "src/normkit/kernels/cpu"
-COMPILER = shutil.which("c++")
+COMPILER = os.environ.get("CXX", "c++")
 PROGRAM = """
 #include <cstdio>
 #include <list>
@@ -39,8 +44,6 @@ int main() {
 
 @pytest.fixture(scope="module")
 def rooms(tmp_path_factory):
-    if COMPILER is None:
-        pytest.skip("no C++ compiler")
     program = tmp_path_factory.mktemp("lines") / "lines"
     program.with_suffix(".cpp").write_text(PROGRAM)
     subprocess.run(

@@ -16,9 +16,9 @@ constexpr int64_t kFew = 256;
 // channel that misses is soon summed again; of interleaved ones hardly any may miss.
 constexpr int64_t kSamples = 8, kSampledRows = 32;
 
-// What a forward pass wants to find in the cache when it is done: x, for the backward pass, and y.
-// As much again for that pass, as a row norm does, is too much: between 4 and 9 MB training forward
-// takes a tenth to 70% longer past a cache of 32, and both passes as long or longer.
+// What a forward pass leaves in the cache: x, for the backward pass, and y. As much again for that
+// pass, as a row norm does, costs more: between 4 and 9 MB training forward takes a tenth to 70%
+// longer past a cache of 32, and both passes together gain nothing.
 constexpr int64_t kReadAndWritten = 2;
 
 // What every channel is normalised with, and what that is made of.
