@@ -82,9 +82,16 @@ def _line(row: Row, peers: list[str]) -> str:
         *(norm, shape, row.case.dtype, direction),
         "wrong" if ours is None else wording.duration(ours),
         "" if share is None else wording.percent(share),
-        *("" if ratio is None else f"**{wording.times(ratio)}**" for ratio in ratios),
+        *(_times(ratio) for ratio in ratios),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _times(ratio: float | None) -> str:
+    """Bold where normkit is ahead."""
+    if ratio is None:
+        return ""
+    return f"**{wording.times(ratio)}**" if ratio >= 1 else wording.times(ratio)
 
 
 def _totals(bench: Bench, summary: Summary, peers: list[str]) -> list[str]:

@@ -16,7 +16,7 @@ COMPILER = shutil.which("aarch64-linux-gnu-g++")
 def test_compiles_for_arm_with_neon(source, tmp_path):
     target = tmp_path / "core.o"
     include = Path(torch.__file__).parent / "include"
-    flags = ["-std=c++20", "-O1", "-fPIC", "-Wno-psabi", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
+    flags = ["-std=c++20", "-O0", "-fPIC", "-Wno-psabi", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
     subprocess.run([COMPILER, *flags, "-isystem", include, "-c", CORE / source, "-o", target], check=True)
     disassembler = COMPILER.replace("g++", "objdump")
     code = subprocess.run([disassembler, "-d", target], check=True, capture_output=True, text=True).stdout

@@ -192,7 +192,7 @@ def compiled(kernel, how, constants, dtype, target, ones, multiples):
         if signature[name].startswith("*") or name in multiples:
             aligned[(at,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, fixed, aligned)
-    options = {"num_warps": how.warps}
+    options = {"num_warps": how.warps, "enable_fp_fusion": True}  # as bound.py launches them
     registers = 0
     if "AHEAD" in constants:
         registers = launch.most_registers(how, chip_for(target))

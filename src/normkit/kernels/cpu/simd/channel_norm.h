@@ -5,6 +5,12 @@
 
 namespace normkit::NORMKIT_ISA {
 
+// So many rows or planes are handled at once.
+template <int R>
+struct AtOnce {
+  static constexpr int rows = R;
+};
+
 // The numbers of channel c in every lane; in the first lanes, those of the next in the others; or
 // of the channels from c on, one in each.
 struct Same {};

@@ -11,13 +11,9 @@ constexpr int64_t kRowsAhead = 2;  // how far ahead in each run of rows the next
 template <Traffic kTraffic, class T>
 constexpr bool kTogether = kTraffic == Traffic::cached || kWholeLines<T>;
 
-// Rows handled at once, so that a channel's numbers are loaded once for all of them: the next of R
-// runs of rows, which the hardware fetches ahead. Neighbours by turns would be one run to it, whose
-// addresses go back and forth.
-template <int R>
-struct AtOnce {
-  static constexpr int rows = R;
-};
+// Rows handled at once, so that a channel's numbers are loaded once for all of them, are the next
+// of R runs of rows, which the hardware fetches ahead. Neighbours by turns would be one run to it,
+// whose addresses go back and forth.
 
 // How far apart the runs begin. An odd number: rows of a power of two would meet in one set of the
 // innermost cache.

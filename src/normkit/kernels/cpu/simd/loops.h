@@ -172,6 +172,19 @@ NORMKIT_INLINE inline void extend(Vec<A>* chain, int k, const Pair& v, Twice) {
 }
 #endif
 
+// chain += v
+template <class A, class W>
+NORMKIT_INLINE inline void extend_one(Vec<A>& chain, Vec<A> v, W width) {
+  chain += keep<A>(v, width);
+}
+#if defined(NORMKIT_PAIRS)
+template <class A>
+NORMKIT_INLINE inline void extend_one(Vec<A>& chain, const Pair& v, Twice) {
+  chain += v.low;
+  chain += v.high;
+}
+#endif
+
 // How S sums of terms made from elements of T are added: in chains of A, which then go on in
 // double.
 template <int S, class A, class T, bool kGradient>
@@ -191,6 +204,10 @@ struct Chains {
       for (int s = 0; s < S; ++s) extend<A>(chain[s], k, terms.of[s], width);
     };
     sweep_in<A, T>(begin, end, add);
+    conclude(chain, wide);
+  }
+
+  static NORMKIT_INLINE void conclude(const Vec<A> (&chain)[S][4], Wide<S>& wide) {
     for (int s = 0; s < S; ++s) {
       const Vec<A> sum = (chain[s][0] + chain[s][1]) + (chain[s][2] + chain[s][3]);
       if constexpr (sizeof(A) == sizeof(double)) {
@@ -210,6 +227,35 @@ struct Chains {
     int64_t begin = 0;
     for (; begin + kBlock <= n; begin += kBlock) add_chain(begin, begin + kBlock, wide, term);
     if (begin < n) add_chain(begin, n, wide, term);
+  }
+
+  // Of R runs of n elements at once, each in as many of the four chains; term(run, i, width).
+  template <int R, class Term>
+  static NORMKIT_INLINE void add_runs(int64_t n, Wide<S>& wide, const Term& term) {
+    if constexpr (R == 1) {
+      const auto only = [&](int64_t i, auto width) NORMKIT_INLINE { return term(0, i, width); };
+      return add(n, wide, only);
+    }
+    constexpr int L = kLanes<A>, kEach = 4 / R;
+    constexpr int64_t kStep = kEach * L;
+    for (int64_t i = 0, stop; i < n;) {
+      stop = smaller(n, i + kTerms * kStep);
+      Vec<A> chain[S][4];
+      for (auto& c : chain) c[0] = c[1] = c[2] = c[3] = Vec<A>{};
+      const auto add = [&](int k, int64_t at, auto width) NORMKIT_INLINE {
+        for (int run = 0; run < R; ++run) {
+          const auto terms = term(run, at, width);
+          for (int s = 0; s < S; ++s) extend_one<A>(chain[s][run * kEach + k], terms.of[s], width);
+        }
+      };
+      if constexpr (kPairs<T> && sizeof(A) == sizeof(float))
+        for (; i + 2 * L <= stop; i += 2 * L) add(0, i, Twice{});
+      for (; i + kStep <= stop; i += kStep)
+        for (int k = 0; k < kEach; ++k) add(k, i + k * L, Full{});
+      for (; i + L <= stop; i += L) add(0, i, Full{});
+      if (i < stop) add(0, i, Part{int(stop - i)}), i = stop;
+      conclude(chain, wide);
+    }
   }
 };
 
@@ -261,7 +307,8 @@ __attribute__((noinline)) bool no_products(const T* x, const T* y, int64_t n) {
   Vec<A> both{};
   const Vec<A> none{};
   sweep<A>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
-    both += (load(x + i, width) != none) & (load(y + i, width) != none) ? broadcast(A(1)) : none;
+    const auto product = (load(x + i, width) != none) & (load(y + i, width) != none);
+    both += product ? broadcast(A(1)) : none;
   });
   return add_lanes(both) == 0;
 }
@@ -288,6 +335,15 @@ NORMKIT_INLINE inline void add_sums(int64_t n, Wide<S>& wide, Term&& term) {
 template <class T, int S, class Term>
 NORMKIT_INLINE inline void add_gradient_sums(int64_t n, Wide<S>& wide, Term&& term) {
   Chains<S, accumulate_t<T>, T, true>::add(n, wide, term);
+}
+// Likewise of R runs of n elements at once, term(run, i, width).
+template <int R, class A, class T, int S, class Term>
+NORMKIT_INLINE inline void add_sums_of_runs(int64_t n, Wide<S>& wide, const Term& term) {
+  Chains<S, A, T, false>::template add_runs<R>(n, wide, term);
+}
+template <int R, class T, int S, class Term>
+NORMKIT_INLINE inline void add_gradient_sums_of_runs(int64_t n, Wide<S>& wide, const Term& term) {
+  Chains<S, accumulate_t<T>, T, true>::template add_runs<R>(n, wide, term);
 }
 
 }  // namespace normkit::NORMKIT_ISA

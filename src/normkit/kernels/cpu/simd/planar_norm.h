@@ -5,32 +5,38 @@
 
 namespace normkit::NORMKIT_ISA {
 
-// Two sums for every channel, plane by plane as they lie in memory; add(n, c, wide) adds a plane,
-// keep(c, sums) takes the result.
-template <class Add, class Keep>
+// Two sums for every channel, of R planes of it at once, as they lie in memory: R runs of
+// addresses, for each of which the hardware fetches ahead on its own. It starts anew at every page,
+// and of one run that is waited for. add(at_once, n, c, wide) adds the planes from n on, keep(c,
+// sums) takes the result.
+template <int R, class Add, class Keep>
 NORMKIT_INLINE inline void sum_planes(const Box& box, Add&& add, Keep&& keep) {
   constexpr int64_t kTogether = 32;
   for (int64_t first = 0; first < box.channels; first += kTogether) {
     const int64_t rest = box.channels - first, count = rest < kTogether ? rest : kTogether;
     Wide<2> wide[kTogether];
     for (int64_t c = 0; c < count; ++c) wide[c].clear();
-    for (int64_t n = 0; n < box.batch; ++n)
-      for (int64_t c = 0; c < count; ++c) add(n, first + c, wide[c]);
+    int64_t n = 0;
+    for (; n + R <= box.batch; n += R)
+      for (int64_t c = 0; c < count; ++c) add(AtOnce<R>{}, n, first + c, wide[c]);
+    for (; n < box.batch; ++n)
+      for (int64_t c = 0; c < count; ++c) add(AtOnce<1>{}, n, first + c, wide[c]);
     for (int64_t c = 0; c < count; ++c) keep(first + c, wide[c]);
   }
 }
 
 template <class P, class T, class A>
 inline void sums_in(Planes<const T> x, const Box& box, const A* shift, Sums* sums) {
-  sum_planes(
+  sum_planes<4>(
       box,
-      [&](int64_t n, int64_t c, Wide<2>& wide) NORMKIT_INLINE {
+      [&](auto at_once, int64_t n, int64_t c, Wide<2>& wide) NORMKIT_INLINE {
         const T* from = x.at(n, c);
         const Vec<P> shifts = broadcast(P(shift[c]));
-        add_sums<P, T>(box.length, wide, [&](int64_t i, auto width) NORMKIT_INLINE {
-          const auto d = load_unordered<P>(from + i, width) - shifts;
+        const auto term = [&](int plane, int64_t i, auto width) NORMKIT_INLINE {
+          const auto d = load_unordered<P>(from + plane * x.stride_n + i, width) - shifts;
           return terms(d * d, d);
-        });
+        };
+        add_sums_of_runs<at_once.rows, P, T>(box.length, wide, term);
       },
       [&](int64_t c, const Wide<2>& w)
           NORMKIT_INLINE { sums[c] = {w.total(1), w.total(0), w.largest()}; });
@@ -44,15 +50,17 @@ void planar_sums(Planes<const T> x, Box box, const A* shift, bool exact, Sums* s
 template <class T, class A = accumulate_t<T>>
 void planar_gradient_sums(Planes<const T> grad_y, Planes<const T> x, Box box,
                           Hat<const A*> channels, GradientSums* sums) {
-  sum_planes(
+  sum_planes<4>(
       box,
-      [&](int64_t n, int64_t c, Wide<2>& wide) NORMKIT_INLINE {
+      [&](auto at_once, int64_t n, int64_t c, Wide<2>& wide) NORMKIT_INLINE {
         const auto numbers = vectors(channels, c, Same{});
         const T *g = grad_y.at(n, c), *from = x.at(n, c);
-        add_gradient_sums<T>(box.length, wide, [&](int64_t i, auto width) NORMKIT_INLINE {
-          const auto v = load_unordered<A>(g + i, width);
-          return terms(v, v * x_hat(numbers, load_unordered<A>(from + i, width)));
-        });
+        const auto term = [&](int plane, int64_t i, auto width) NORMKIT_INLINE {
+          const auto v = load_unordered<A>(g + plane * grad_y.stride_n + i, width);
+          const auto at = load_unordered<A>(from + plane * x.stride_n + i, width);
+          return terms(v, v * x_hat(numbers, at));
+        };
+        add_gradient_sums_of_runs<at_once.rows, T>(box.length, wide, term);
       },
       [&](int64_t c, const Wide<2>& w) NORMKIT_INLINE { sums[c] = {w.total(0), w.total(1)}; });
 }
@@ -162,9 +170,9 @@ void planar_fixed_gradient(Planes<const T> grad_y, Planes<const T> x, Planes<T> 
   const bool lines =
       by_lines(grad_x.data, grad_x.stride_c) && by_lines(grad_x.data, grad_x.stride_n);
   with_room(grad_x.data, lines ? box.traffic : Traffic::cached, [&](auto write, auto) {
-    sum_planes(
+    sum_planes<1>(
         box,
-        [&](int64_t n, int64_t c, Wide<2>& wide) NORMKIT_INLINE {
+        [&](auto, int64_t n, int64_t c, Wide<2>& wide) NORMKIT_INLINE {
           const auto numbers = vectors(channels, c, Same{});
           const T *g = grad_y.at(n, c), *from = x.at(n, c);
           T* to = grad_x.data ? grad_x.at(n, c) : nullptr;
