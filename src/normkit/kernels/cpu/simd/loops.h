@@ -229,31 +229,24 @@ struct Chains {
     if (begin < n) add_chain(begin, n, wide, term);
   }
 
-  // Of R runs of n elements at once, each in as many of the four chains; term(run, i, width).
-  template <int R, class Term>
-  static NORMKIT_INLINE void add_runs(int64_t n, Wide<S>& wide, const Term& term) {
-    if constexpr (R == 1) {
-      const auto only = [&](int64_t i, auto width) NORMKIT_INLINE { return term(0, i, width); };
-      return add(n, wide, only);
-    }
-    constexpr int L = kLanes<A>, kEach = 4 / R;
-    constexpr int64_t kStep = kEach * L;
+  // Of four runs of n elements at once, a chain each; term(run, i, width).
+  template <class Term>
+  static NORMKIT_INLINE void add_four(int64_t n, Wide<S>& wide, const Term& term) {
+    constexpr int L = kLanes<A>;
     for (int64_t i = 0, stop; i < n;) {
-      stop = smaller(n, i + kTerms * kStep);
+      stop = smaller(n, i + kTerms * L);
       Vec<A> chain[S][4];
       for (auto& c : chain) c[0] = c[1] = c[2] = c[3] = Vec<A>{};
-      const auto add = [&](int k, int64_t at, auto width) NORMKIT_INLINE {
-        for (int run = 0; run < R; ++run) {
-          const auto terms = term(run, at, width);
-          for (int s = 0; s < S; ++s) extend_one<A>(chain[s][run * kEach + k], terms.of[s], width);
+      const auto add = [&](auto width) NORMKIT_INLINE {
+        for (int run = 0; run < 4; ++run) {
+          const auto terms = term(run, i, width);
+          for (int s = 0; s < S; ++s) extend_one<A>(chain[s][run], terms.of[s], width);
         }
       };
       if constexpr (kPairs<T> && sizeof(A) == sizeof(float))
-        for (; i + 2 * L <= stop; i += 2 * L) add(0, i, Twice{});
-      for (; i + kStep <= stop; i += kStep)
-        for (int k = 0; k < kEach; ++k) add(k, i + k * L, Full{});
-      for (; i + L <= stop; i += L) add(0, i, Full{});
-      if (i < stop) add(0, i, Part{int(stop - i)}), i = stop;
+        for (; i + 2 * L <= stop; i += 2 * L) add(Twice{});
+      for (; i + L <= stop; i += L) add(Full{});
+      if (i < stop) add(Part{int(stop - i)}), i = stop;
       conclude(chain, wide);
     }
   }
@@ -336,14 +329,23 @@ template <class T, int S, class Term>
 NORMKIT_INLINE inline void add_gradient_sums(int64_t n, Wide<S>& wide, Term&& term) {
   Chains<S, accumulate_t<T>, T, true>::add(n, wide, term);
 }
-// Likewise of R runs of n elements at once, term(run, i, width).
+// Likewise of one run of n elements, or of four at once; term(run, i, width).
+template <int R, class Chains, class Wide, class Term>
+NORMKIT_INLINE inline void add_runs(int64_t n, Wide& wide, const Term& term) {
+  static_assert(R == 1 || R == 4);
+  const auto only = [&](int64_t i, auto width) NORMKIT_INLINE { return term(0, i, width); };
+  if constexpr (R == 1)
+    Chains::add(n, wide, only);
+  else
+    Chains::add_four(n, wide, term);
+}
 template <int R, class A, class T, int S, class Term>
-NORMKIT_INLINE inline void add_sums_of_runs(int64_t n, Wide<S>& wide, const Term& term) {
-  Chains<S, A, T, false>::template add_runs<R>(n, wide, term);
+NORMKIT_INLINE inline void add_sums_of(int64_t n, Wide<S>& wide, const Term& term) {
+  add_runs<R, Chains<S, A, T, false>>(n, wide, term);
 }
 template <int R, class T, int S, class Term>
-NORMKIT_INLINE inline void add_gradient_sums_of_runs(int64_t n, Wide<S>& wide, const Term& term) {
-  Chains<S, accumulate_t<T>, T, true>::template add_runs<R>(n, wide, term);
+NORMKIT_INLINE inline void add_gradient_sums_of(int64_t n, Wide<S>& wide, const Term& term) {
+  add_runs<R, Chains<S, accumulate_t<T>, T, true>>(n, wide, term);
 }
 
 }  // namespace normkit::NORMKIT_ISA
