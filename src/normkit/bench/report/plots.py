@@ -124,7 +124,10 @@ def _ratio_axis(axes: Axes, means: Sequence[float]) -> None:
     low, high = min([*means, 1.0]), max([*means, 1.0])
     axes.set_xscale("log", base=2)
     axes.set_xlim(low / 2, high * 2)
-    axes.xaxis.set_major_locator(FixedLocator([t for t in _TICKS if low / 2 <= t <= high * 2]))
+    ticks = [t for t in _TICKS if low / 2 <= t <= high * 2]
+    if len(ticks) > 6:  # there is no room for more
+        ticks = ticks[ticks.index(1) % 2 :: 2]
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.axvline(1, color=INK, linewidth=1)
