@@ -56,7 +56,7 @@ struct Chunks {
         group(group),
         cost(cost),
         traffic(traffic) {
-    planes = std::max<int64_t>(1, kChunk / positions);
+    planes = std::max<int64_t>(4, kChunk / positions / 4 * 4);  // four are summed at once
     pieces = (positions + kChunk - 1) / kChunk;
     count = (batch + planes - 1) / planes * pieces;
   }

@@ -8,7 +8,7 @@ namespace normkit::NORMKIT_ISA {
 // So many rows or planes are handled at once.
 template <int R>
 struct AtOnce {
-  static constexpr int rows = R;
+  static constexpr int count = R;
 };
 
 // The numbers of channel c in every lane; in the first lanes, those of the next in the others; or

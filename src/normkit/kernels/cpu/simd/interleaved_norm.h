@@ -11,12 +11,10 @@ constexpr int64_t kRowsAhead = 2;  // how far ahead in each run of rows the next
 template <Traffic kTraffic, class T>
 constexpr bool kTogether = kTraffic == Traffic::cached || kWholeLines<T>;
 
-// Rows handled at once, so that a channel's numbers are loaded once for all of them, are the next
-// of R runs of rows, which the hardware fetches ahead. Neighbours by turns would be one run to it,
-// whose addresses go back and forth.
-
-// How far apart the runs begin. An odd number: rows of a power of two would meet in one set of the
-// innermost cache.
+// How far apart the R runs of rows begin whose next ones are handled at once, so that a channel's
+// numbers are loaded once for all of them. Runs, as the hardware fetches each ahead: neighbours by
+// turns would be one run to it, whose addresses go back and forth. An odd number, as rows of a
+// power of two would meet in one set of the innermost cache.
 template <int R>
 inline int64_t gap_of(int64_t rows) {
   return rows < R ? 0 : (rows / R - 1) | 1;
@@ -101,7 +99,7 @@ NORMKIT_INLINE inline void sum_rows(const Span& span, Add&& add, Keep&& keep) {
         store(second + i, Vec<P>{}, width);
       });
       for (int64_t r = row; r < last; ++r)
-        for (int run = 0; run < runs; run += at_once.rows)
+        for (int run = 0; run < runs; run += at_once.count)
           add(at_once, r + run * gap, gap, c, n, first, second);
       keep(c, n, first, second);
     }
@@ -123,7 +121,7 @@ inline void column_sums(Rows<const T> x, const Span& span, const A* shift, doubl
           const auto shifts = load_as<P>(shift + c + i, width);
           const auto s_sum = load(s + i, width), q_sum = load(q + i, width);
           auto d_sum = decltype(s_sum + s_sum){}, dd_sum = d_sum;  // of these rows: a shorter chain
-          for (int r = 0; r < at_once.rows; ++r) {
+          for (int r = 0; r < at_once.count; ++r) {
             fetch<kTraffic>(k, from + r * stride + kRowsAhead * x.stride + i);
             const auto d = load_as<P>(from + r * stride + i, width) - shifts;
             d_sum = d_sum + d;
@@ -178,7 +176,7 @@ NORMKIT_INLINE inline void sum_gradients(Rows<const T> grad_y, Rows<const T> x, 
           const auto step = step_of<kIsApart>(width);
           const auto numbers = vectors(own, i, width);
           auto g_sum = load(s + i, width), product_sum = load(p + i, width);
-          for (int r = 0; r < at_once.rows; ++r) {
+          for (int r = 0; r < at_once.count; ++r) {
             const auto v = load(g + r * stride_g + i, step);
             g_sum = g_sum + v;
             const auto hat = x_hat(numbers, load(from + r * stride_x + i, step));
@@ -232,7 +230,7 @@ void interleaved_apply(Rows<const T> x, T* y, Span span, Apply<const A*> channel
             sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
               const auto step = step_of<apart.value>(width);
               const auto numbers = vectors(own, i, width);
-              for (int r = 0; r < at_once.rows; ++r) {
+              for (int r = 0; r < at_once.count; ++r) {
                 const auto v = load(from + r * stride_x + i, step);
                 store_to<traffic.value>(to + r * stride_y + i, applied<T>(numbers, v), step);
               }
@@ -258,7 +256,7 @@ void interleaved_gradient(Rows<const T> grad_y, Rows<const T> x, T* grad_x, Span
             sweep_of<T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
               const auto step = step_of<apart.value>(width);
               const auto numbers = vectors(own, i, width);
-              for (int r = 0; r < at_once.rows; ++r) {
+              for (int r = 0; r < at_once.count; ++r) {
                 const auto v = load(from + r * stride_x + i, step);
                 const auto grad = load(g + r * stride_g + i, step);
                 store_to<traffic.value>(to + r * stride_out + i, gradient(numbers, grad, v), step);
@@ -279,8 +277,8 @@ void interleaved_fixed_gradient(Rows<const T> grad_y, Rows<const T> x, T* grad_x
     constexpr int kRuns = kWholeLines<T> ? 4 : 2;
     const auto sum = [&](auto at_once) {
       with_numbers<T>(span, channels, [&](auto apart, const auto& own) {
-        sum_gradients<kRuns, at_once.rows, apart.value>(grad_y, x, grad_x, span, own, grad, product,
-                                                        write);
+        sum_gradients<kRuns, at_once.count, apart.value>(grad_y, x, grad_x, span, own, grad,
+                                                         product, write);
       });
     };
     if (kWholeLines<T> || traffic.value == Traffic::cached ||

@@ -172,16 +172,16 @@ NORMKIT_INLINE inline void extend(Vec<A>* chain, int k, const Pair& v, Twice) {
 }
 #endif
 
-// chain += v
+// Likewise, all of v to one chain.
 template <class A, class W>
-NORMKIT_INLINE inline void extend_one(Vec<A>& chain, Vec<A> v, W width) {
-  chain += keep<A>(v, width);
+NORMKIT_INLINE inline void extend_one(Vec<A>* chain, int k, Vec<A> v, W width) {
+  extend<A>(chain, k, v, width);
 }
 #if defined(NORMKIT_PAIRS)
 template <class A>
-NORMKIT_INLINE inline void extend_one(Vec<A>& chain, const Pair& v, Twice) {
-  chain += v.low;
-  chain += v.high;
+NORMKIT_INLINE inline void extend_one(Vec<A>* chain, int k, const Pair& v, Twice) {
+  chain[k] += v.low;
+  chain[k] += v.high;
 }
 #endif
 
@@ -233,20 +233,21 @@ struct Chains {
   template <class Term>
   static NORMKIT_INLINE void add_four(int64_t n, Wide<S>& wide, const Term& term) {
     constexpr int L = kLanes<A>;
-    for (int64_t i = 0, stop; i < n;) {
-      stop = smaller(n, i + kTerms * L);
+    for (int64_t i = 0; i < n;) {
+      const int64_t stop = smaller(n, i + kTerms * L);
       Vec<A> chain[S][4];
       for (auto& c : chain) c[0] = c[1] = c[2] = c[3] = Vec<A>{};
       const auto add = [&](auto width) NORMKIT_INLINE {
         for (int run = 0; run < 4; ++run) {
           const auto terms = term(run, i, width);
-          for (int s = 0; s < S; ++s) extend_one<A>(chain[s][run], terms.of[s], width);
+          for (int s = 0; s < S; ++s) extend_one<A>(chain[s], run, terms.of[s], width);
         }
       };
       if constexpr (kPairs<T> && sizeof(A) == sizeof(float))
         for (; i + 2 * L <= stop; i += 2 * L) add(Twice{});
       for (; i + L <= stop; i += L) add(Full{});
-      if (i < stop) add(Part{int(stop - i)}), i = stop;
+      if (i < stop) add(Part{int(stop - i)});
+      i = stop;
       conclude(chain, wide);
     }
   }
@@ -330,14 +331,15 @@ NORMKIT_INLINE inline void add_gradient_sums(int64_t n, Wide<S>& wide, Term&& te
   Chains<S, accumulate_t<T>, T, true>::add(n, wide, term);
 }
 // Likewise of one run of n elements, or of four at once; term(run, i, width).
-template <int R, class Chains, class Wide, class Term>
-NORMKIT_INLINE inline void add_runs(int64_t n, Wide& wide, const Term& term) {
+template <int R, class Sums, class To, class Term>
+NORMKIT_INLINE inline void add_runs(int64_t n, To& wide, const Term& term) {
   static_assert(R == 1 || R == 4);
-  const auto only = [&](int64_t i, auto width) NORMKIT_INLINE { return term(0, i, width); };
-  if constexpr (R == 1)
-    Chains::add(n, wide, only);
-  else
-    Chains::add_four(n, wide, term);
+  if constexpr (R == 4) {
+    Sums::add_four(n, wide, term);
+  } else {
+    const auto only = [&](int64_t i, auto width) NORMKIT_INLINE { return term(0, i, width); };
+    Sums::add(n, wide, only);
+  }
 }
 template <int R, class A, class T, int S, class Term>
 NORMKIT_INLINE inline void add_sums_of(int64_t n, Wide<S>& wide, const Term& term) {

@@ -5,8 +5,8 @@
 
 namespace normkit::NORMKIT_ISA {
 
-// Two sums for every channel, of R planes of it at once, as they lie in memory. Each is a run of
-// addresses that the hardware fetches ahead on its own; it starts anew at every page, and one run
+// Two sums for every channel, of R planes of it at once, as they lie in memory: as many runs of
+// addresses. The hardware fetches each ahead on its own, and starts anew at every page: one run
 // alone waits for that. add(at_once, n, c, wide) adds the planes from n on, keep(c, sums) takes the
 // result.
 template <int R, class Add, class Keep>
@@ -36,7 +36,7 @@ inline void sums_in(Planes<const T> x, const Box& box, const A* shift, Sums* sum
           const auto d = load_unordered<P>(from + plane * x.stride_n + i, width) - shifts;
           return terms(d * d, d);
         };
-        add_sums_of<at_once.rows, P, T>(box.length, wide, term);
+        add_sums_of<at_once.count, P, T>(box.length, wide, term);
       },
       [&](int64_t c, const Wide<2>& w)
           NORMKIT_INLINE { sums[c] = {w.total(1), w.total(0), w.largest()}; });
@@ -60,7 +60,7 @@ void planar_gradient_sums(Planes<const T> grad_y, Planes<const T> x, Box box,
           const auto at = load_unordered<A>(from + plane * x.stride_n + i, width);
           return terms(v, v * x_hat(numbers, at));
         };
-        add_gradient_sums_of<at_once.rows, T>(box.length, wide, term);
+        add_gradient_sums_of<at_once.count, T>(box.length, wide, term);
       },
       [&](int64_t c, const Wide<2>& w) NORMKIT_INLINE { sums[c] = {w.total(0), w.total(1)}; });
 }
