@@ -34,13 +34,26 @@ struct Part {
   }
 };
 
-// How many channels of a planar step's inputs are handled together: as many as stay in cache, few
-// enough for every thread to have a few groups. None where there are more threads than channels.
+// How many channels a thread has of planar data. None where there are more threads than channels.
+inline int64_t share_of(const Layout& in) {
+  const int64_t threads = torch::stable::get_num_threads();
+  return in.channels < threads ? 0 : (in.channels + threads - 1) / threads;
+}
+
+// How many of them are handled together in a step that reads its inputs twice: as many as stay in
+// cache between, in groups of equal size. In every sample their planes are one run of addresses,
+// and the shorter that is the more pages a group goes through: of more data than pages whose
+// addresses a core remembers, runs are a few pages long, though a group no longer stays in the
+// core's own cache then.
 inline int64_t group_of(const Layout& in, int64_t inputs) {
-  const int64_t threads = torch::stable::get_num_threads(), C = in.channels;
-  if (C < threads) return 0;
-  const int64_t cached = kGroupBytes * C / (inputs * in.bytes());
-  return std::max<int64_t>(1, std::min(cached, C / (4 * threads)));
+  constexpr int64_t kRemembered = int64_t(2048) << 12, kRun = int64_t(4) << 12;
+  const int64_t share = share_of(in);
+  if (share == 0) return 0;
+  const int64_t channel = inputs * in.bytes() / in.channels;
+  int64_t wanted = std::max<int64_t>(1, kGroupBytes / channel);
+  if ((inputs + 1) * in.bytes() > kRemembered) wanted = std::max(wanted, kRun * in.batch / channel);
+  const int64_t groups = std::max<int64_t>(1, (share + wanted * 3 / 4) / wanted);
+  return (share + groups - 1) / groups;
 }
 
 // Planar data cut into chunks along batch and positions: several whole planes, or part of one.

@@ -169,37 +169,41 @@ struct ChannelStatistics {
   A *rstd, *mean, *residual, *var;
 };
 
-// The numbers of every channel. N is a pointer to one per channel; inside a kernel, a vector.
+// The numbers of every channel. N is a pointer to one per channel; inside a kernel, a vector, and M
+// what stands for the mean.
 
 // y = (x - mean) * (scale + scale_rest) + bias; scale_rest is what rounding the scale lost.
-template <class N>
+template <class N, class M = N>
 struct Apply {
-  N mean, scale, scale_rest, bias;
+  M mean;
+  N scale, scale_rest, bias;
   NORMKIT_INLINE Apply from(int64_t c) const {
     return {mean + c, scale + c, scale_rest + c, bias + c};
   }
 };
 
 // x_hat = (x - mean) * rstd, but for what rounding the mean lost: the sums make up for it.
-template <class N>
+template <class N, class M = N>
 struct Hat {
-  N mean, rstd;
+  M mean;
+  N rstd;
   NORMKIT_INLINE Hat from(int64_t c) const { return {mean + c, rstd + c}; }
 };
 
 // grad_x = grad_y * scale + (x - mean) * pull + shift
-template <class N>
+template <class N, class M = N>
 struct Gradient {
-  N mean, scale, pull, shift;
+  M mean;
+  N scale, pull, shift;
   NORMKIT_INLINE Gradient from(int64_t c) const {
     return {mean + c, scale + c, pull + c, shift + c};
   }
 };
 
 // Where the statistics are constants: grad_x = grad_y * (scale + scale_rest), whatever x is.
-template <class N>
+template <class N, class M = N>
 struct FixedGradient {
-  Hat<N> hat;
+  Hat<N, M> hat;
   N scale, scale_rest;
   NORMKIT_INLINE FixedGradient from(int64_t c) const {
     return {hat.from(c), scale + c, scale_rest + c};

@@ -30,50 +30,65 @@ inline auto lanes(const A* numbers, W width) {
   return load(numbers, width);
 }
 
+// Likewise, means. What serves a whole plane is prepared for it.
+template <class A>
+inline Subtrahend<Vec<A>> means(const A* numbers, Same) {
+  return subtrahend(*numbers);
+}
+template <class A, class W>
+inline auto means(const A* numbers, W width) {
+  return lanes(numbers, width);
+}
+
 // What holds them.
 template <class A, class W>
 using Lanes = decltype(lanes((const A*)nullptr, W{}));
+template <class A, class W>
+using Means = decltype(means((const A*)nullptr, W{}));
 
 template <class A, class W>
-NORMKIT_INLINE inline Apply<Lanes<A, W>> vectors(const Apply<const A*>& a, int64_t c, W w) {
-  return {lanes(a.mean + c, w), lanes(a.scale + c, w), lanes(a.scale_rest + c, w),
+NORMKIT_INLINE inline Apply<Lanes<A, W>, Means<A, W>> vectors(const Apply<const A*>& a, int64_t c,
+                                                              W w) {
+  return {means(a.mean + c, w), lanes(a.scale + c, w), lanes(a.scale_rest + c, w),
           lanes(a.bias + c, w)};
 }
 template <class A, class W>
-NORMKIT_INLINE inline Hat<Lanes<A, W>> vectors(const Hat<const A*>& h, int64_t c, W w) {
-  return {lanes(h.mean + c, w), lanes(h.rstd + c, w)};
+NORMKIT_INLINE inline Hat<Lanes<A, W>, Means<A, W>> vectors(const Hat<const A*>& h, int64_t c,
+                                                            W w) {
+  return {means(h.mean + c, w), lanes(h.rstd + c, w)};
 }
 template <class A, class W>
-NORMKIT_INLINE inline Gradient<Lanes<A, W>> vectors(const Gradient<const A*>& g, int64_t c, W w) {
-  return {lanes(g.mean + c, w), lanes(g.scale + c, w), lanes(g.pull + c, w), lanes(g.shift + c, w)};
+NORMKIT_INLINE inline Gradient<Lanes<A, W>, Means<A, W>> vectors(const Gradient<const A*>& g,
+                                                                 int64_t c, W w) {
+  return {means(g.mean + c, w), lanes(g.scale + c, w), lanes(g.pull + c, w), lanes(g.shift + c, w)};
 }
 template <class A, class W>
-NORMKIT_INLINE inline FixedGradient<Lanes<A, W>> vectors(const FixedGradient<const A*>& g,
-                                                         int64_t c, W w) {
+NORMKIT_INLINE inline FixedGradient<Lanes<A, W>, Means<A, W>> vectors(
+    const FixedGradient<const A*>& g, int64_t c, W w) {
   return {vectors(g.hat, c, w), lanes(g.scale + c, w), lanes(g.scale_rest + c, w)};
 }
 
-template <class T, class N, class V>
-NORMKIT_INLINE inline V applied(const Apply<N>& a, const V& x) {
+template <class T, class N, class M, class V>
+NORMKIT_INLINE inline V applied(const Apply<N, M>& a, const V& x) {
   const V d = x - a.mean;
   // A half's rounding hides the rest; a double has none.
   if (sizeof(T) != sizeof(float)) return fused(d, a.scale, a.bias);
   return fused(d, a.scale, fused(d, a.scale_rest, a.bias));
 }
-template <class N, class V>
-NORMKIT_INLINE inline V x_hat(const Hat<N>& h, const V& x) {
+template <class N, class M, class V>
+NORMKIT_INLINE inline V x_hat(const Hat<N, M>& h, const V& x) {
   return (x - h.mean) * h.rstd;
 }
-template <class N, class V>
-NORMKIT_INLINE inline V x_hat(const FixedGradient<N>& g, const V& x) {
+template <class N, class M, class V>
+NORMKIT_INLINE inline V x_hat(const FixedGradient<N, M>& g, const V& x) {
   return x_hat(g.hat, x);
 }
-template <class N, class V>
-NORMKIT_INLINE inline V gradient(const Gradient<N>& a, const V& g, const V& x) {
+template <class N, class M, class V>
+NORMKIT_INLINE inline V gradient(const Gradient<N, M>& a, const V& g, const V& x) {
   return fused(g, a.scale, fused(x - a.mean, a.pull, a.shift));
 }
-template <class T, class N, class V>
-NORMKIT_INLINE inline V fixed_gradient(const FixedGradient<N>& a, const V& g) {
+template <class T, class N, class M, class V>
+NORMKIT_INLINE inline V fixed_gradient(const FixedGradient<N, M>& a, const V& g) {
   return sizeof(T) == sizeof(float) ? fused(g, a.scale, g * a.scale_rest) : g * a.scale;
 }
 

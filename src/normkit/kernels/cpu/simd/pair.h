@@ -63,6 +63,9 @@ template <class V>
 NORMKIT_INLINE inline Pair operator-(const Pair& a, const V& b) {
   return {a.low - lower(b), a.high - upper(b)};
 }
+NORMKIT_INLINE inline Pair operator-(const Pair& a, const Subtrahend<Vec<float>>& b) {
+  return a + b.negative;
+}
 template <class V>
 NORMKIT_INLINE inline Pair operator*(const Pair& a, const V& b) {
   return {a.low * lower(b), a.high * upper(b)};

@@ -31,7 +31,7 @@ inline void sums_in(Planes<const T> x, const Box& box, const A* shift, Sums* sum
       box,
       [&](auto at_once, int64_t n, int64_t c, Wide<2>& wide) NORMKIT_INLINE {
         const T* from = x.at(n, c);
-        const Vec<P> shifts = broadcast(P(shift[c]));
+        const auto shifts = subtrahend(P(shift[c]));
         const auto term = [&](int plane, int64_t i, auto width) NORMKIT_INLINE {
           const auto d = load_unordered<P>(from + plane * x.stride_n + i, width) - shifts;
           return terms(d * d, d);

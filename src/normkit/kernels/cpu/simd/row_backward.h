@@ -10,7 +10,8 @@ namespace normkit::NORMKIT_ISA {
 //   grad_gain = sum over rows of grad_y * x_hat,   grad_bias = sum over rows of grad_y
 template <class A>
 struct BackwardScalars {
-  Vec<A> mean, rstd;
+  Subtrahend<Vec<A>> mean;
+  Vec<A> rstd;
   Vec<A> x_hat_shift;  // -residual * rstd
   Vec<A> shift;        // -rstd * mean(gw)
   Vec<A> pull;         // -rstd * mean(gw * x_hat) * slope
@@ -27,7 +28,7 @@ inline BackwardScalars<A> saved_scalars(const RowBackward<T>& p, int64_t row) {
   BackwardScalars<A> s{};
   s.rstd = broadcast(A(rstd));
   if (!kCentred) return s;
-  s.mean = broadcast(p.saved.mean[row]);
+  s.mean = subtrahend(p.saved.mean[row]);
   s.x_hat_shift = broadcast(A(-double(p.saved.residual[row]) * rstd));
   return s;
 }

@@ -39,7 +39,7 @@ inline A rough_mean(const T* x, int64_t n) {
 // The sums of squares of x - shift and, where centred, of x - shift, in one pass, each step in P.
 template <bool kCentred, class P, class T, class A = accumulate_t<T>>
 inline Wide<1 + kCentred> sum_row(const T* x, int64_t n, A shift) {
-  const Vec<P> shifts = broadcast(P(shift));
+  const auto shifts = subtrahend(P(shift));
   Wide<1 + kCentred> sums;
   sums.clear();
   add_sums<P, T>(n, sums, [&](int64_t i, auto width) NORMKIT_INLINE {
@@ -106,10 +106,11 @@ enum class Affine { none, gain, gain_and_bias };
 // not what the mean's takes away, which a gain shows that is large at an x next to the mean.
 template <bool kCentred, class T, class A = accumulate_t<T>>
 struct Normalizer {
-  Vec<A> mean, rstd, rstd_rest, shift;
+  Subtrahend<Vec<A>> mean;
+  Vec<A> rstd, rstd_rest, shift;
 
   explicit Normalizer(const Scalars<A>& s)
-      : mean(broadcast(s.centre.mean)),
+      : mean(subtrahend(s.centre.mean)),
         rstd(broadcast(A(s.rstd))),
         rstd_rest(broadcast(A(s.rstd - double(A(s.rstd))))),
         shift(broadcast(A(-double(s.centre.residual) * s.rstd))) {}

@@ -53,6 +53,22 @@ inline Vec<A> broadcast(A a) {
   return a - Vec<A>{};
 }
 
+// What is subtracted from much, in every lane. It is kept negative, as an addition has its load for
+// nothing on either side, a subtraction on its right alone. (Negated as a vector it would not be:
+// the compiler makes a subtraction of it again.)
+template <class V>
+struct Subtrahend {
+  V negative;
+};
+template <class A>
+inline Subtrahend<Vec<A>> subtrahend(A a) {
+  return {broadcast(A(-a))};
+}
+template <class V>
+inline V operator-(const V& a, const Subtrahend<V>& b) {
+  return a + b.negative;
+}
+
 template <class V, class P>
 inline V read(const P* p) {
   V v;
