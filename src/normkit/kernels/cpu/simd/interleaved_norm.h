@@ -5,8 +5,6 @@
 
 namespace normkit::NORMKIT_ISA {
 
-constexpr int64_t kRowsAhead = 2;  // how far ahead in each run of rows the next are fetched
-
 // Whether rows may be written by turns: past the cache only line by line.
 template <Traffic kTraffic, class T>
 constexpr bool kTogether = kTraffic == Traffic::cached || kWholeLines<T>;
@@ -109,7 +107,7 @@ NORMKIT_INLINE inline void sum_rows(const Span& span, Add&& add, Keep&& keep) {
   if (R * gap < span.rows) pass(AtOnce<1>{}, 1, R * gap, span.rows);
 }
 
-template <Traffic kTraffic, class P, class T, class A>
+template <class P, class T, class A>
 inline void column_sums(Rows<const T> x, const Span& span, const A* shift, double* sum,
                         double* squares, double* peak) {
   sum_rows<P, 4>(
@@ -117,12 +115,11 @@ inline void column_sums(Rows<const T> x, const Span& span, const A* shift, doubl
       [&](auto at_once, int64_t row, int64_t gap, int64_t c, int64_t n, P* s, P* q) NORMKIT_INLINE {
         const T* from = x.data + row * x.stride + c;
         const int64_t stride = gap * x.stride;
-        sweep_in<P, T>(0, n, [&](int k, int64_t i, auto width) NORMKIT_INLINE {
+        sweep_in<P, T>(0, n, [&](int, int64_t i, auto width) NORMKIT_INLINE {
           const auto shifts = load_as<P>(shift + c + i, width);
           const auto s_sum = load(s + i, width), q_sum = load(q + i, width);
           auto d_sum = decltype(s_sum + s_sum){}, dd_sum = d_sum;  // of these rows: a shorter chain
           for (int r = 0; r < at_once.count; ++r) {
-            fetch<kTraffic>(k, from + r * stride + kRowsAhead * x.stride + i);
             const auto d = load_as<P>(from + r * stride + i, width) - shifts;
             d_sum = d_sum + d;
             dd_sum = fused(d, d, dd_sum);
@@ -144,10 +141,8 @@ template <class T, class A = accumulate_t<T>>
 void interleaved_sums(Rows<const T> x, Span span, const A* shift, bool exact, double* sum,
                       double* squares, double* peak) {
   for (int64_t c = 0; c < span.channels; ++c) sum[c] = squares[c] = peak[c] = 0;
-  with_traffic(span.traffic, [&](auto traffic) {
-    exact ? column_sums<traffic.value, double>(x, span, shift, sum, squares, peak)
-          : column_sums<traffic.value, A>(x, span, shift, sum, squares, peak);
-  });
+  exact ? column_sums<double>(x, span, shift, sum, squares, peak)
+        : column_sums<A>(x, span, shift, sum, squares, peak);
 }
 
 // Only rows that all begin at a line can go past the cache.
