@@ -336,9 +336,9 @@ Tensor apply_fixed(const Tensor& x, const Tensor& running_mean, const Tensor& ru
     for_channels(C, [&](int64_t begin, int64_t end) { channels.set(begin, end); });
     if (x.numel() == 0) return;
     T* out = y.template mutable_data<T>();
-    // Read and written side by side, as in a copy: only what is written is to stay, but for a
-    // backward pass, which reads it all again.
-    const Traffic way = traffic((statistics ? kReadAndWritten : 1) * in.bytes(), in.run(C));
+    // A backward pass reads it all again.
+    const Traffic way = statistics ? traffic(kReadAndWritten * in.bytes(), in.run(C))
+                                   : traffic_of_copy(in.bytes(), in.run(C));
     const int64_t cost = statistics ? kTwoPasses : 1;
     if (in.interleaved)
       apply_interleaved<T>(in, out, channels, Blocks(in, way, cost));

@@ -9,4 +9,8 @@ namespace normkit {
 // these what is written in one piece, a row or a plane.
 Traffic traffic(int64_t bytes, int64_t run);
 
+// Likewise where so many bytes are read and written side by side, as in a copy, and none is read
+// again: what is written may fill the cache.
+Traffic traffic_of_copy(int64_t written, int64_t run);
+
 }  // namespace normkit
