@@ -41,10 +41,10 @@ inline int64_t share_of(const Layout& in) {
 }
 
 // How many of them are handled together in a step that reads its inputs twice: as many as stay in
-// cache between, in groups of equal size. In every sample their planes are one run of addresses,
-// and the shorter that is the more pages a group goes through: of more data than pages whose
-// addresses a core remembers, runs are a few pages long, though a group no longer stays in the
-// core's own cache then.
+// cache between, in groups of equal size. In every sample a group's planes are one run of
+// addresses. Where that is shorter than a page, every group goes through the pages of the whole
+// batch. Of more pages than a core remembers the addresses of, runs are therefore a few pages long,
+// though a group no longer stays in the core's own cache then.
 inline int64_t group_of(const Layout& in, int64_t inputs) {
   constexpr int64_t kRemembered = int64_t(2048) << 12, kRun = int64_t(4) << 12;
   const int64_t share = share_of(in);
