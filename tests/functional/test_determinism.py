@@ -35,7 +35,7 @@ CHANNELS = [
     (14000, 5),
     (600, 130),
     (50, 3, 50, 9),
-    (300, 24, 17, 17),  # more pages than a core remembers
+    (300, 26, 17, 17),  # more pages than a core remembers
 ]
 
 

@@ -17,9 +17,6 @@ namespace normkit {
 constexpr int64_t kChunk = 32768;
 constexpr int64_t kMinBlockRows = 64;
 constexpr int64_t kMaxBlocks = 128;
-// Bytes of input that channels handled together may have: they stay in cache between two passes.
-constexpr int64_t kGroupBytes = int64_t(384) << 10;
-
 // A part of planar data: channels [c, c + box.channels) of samples [n, n + box.batch), positions
 // [s, s + box.length).
 struct Part {
@@ -41,17 +38,24 @@ inline int64_t share_of(const Layout& in) {
 }
 
 // How many of them are handled together in a step that reads its inputs twice: as many as stay in
-// cache between, in groups of equal size. In every sample a group's planes are one run of
-// addresses. Where that is shorter than a page, every group goes through the pages of the whole
-// batch. Of more pages than a core remembers the addresses of, runs are therefore a few pages long,
-// though a group no longer stays in the core's own cache then.
+// the core's own cache between. In every sample a group's planes are one run of addresses. Where
+// that is shorter than a page, every group goes through the pages of the whole batch, and where
+// these are more than a core remembers the addresses of, runs had better be a few pages long,
+// though a group then stays in the last cache only: or, where it would need runs of less than half
+// a page for that, in none.
 inline int64_t group_of(const Layout& in, int64_t inputs) {
-  constexpr int64_t kRemembered = int64_t(2048) << 12, kRun = int64_t(4) << 12;
+  constexpr int64_t kOwn = int64_t(384) << 10, kLast = int64_t(4) << 20;  // bytes of a group
+  constexpr int64_t kPage = 4096, kRemembered = 2048 * kPage, kRun = 4 * kPage;
   const int64_t share = share_of(in);
   if (share == 0) return 0;
-  const int64_t channel = inputs * in.bytes() / in.channels;
-  int64_t wanted = std::max<int64_t>(1, kGroupBytes / channel);
-  if ((inputs + 1) * in.bytes() > kRemembered) wanted = std::max(wanted, kRun * in.batch / channel);
+  const int64_t channel_bytes = inputs * in.bytes() / in.channels;
+  int64_t wanted = std::max<int64_t>(1, kOwn / channel_bytes);
+  if (in.bytes() * (inputs + 1) > kRemembered) {  // with those of the output
+    const int64_t run = channel_bytes / in.batch, held = kLast / channel_bytes;
+    const bool short_runs = held * run < inputs * kPage / 2;
+    wanted = std::max(wanted, short_runs ? kRun / run : std::min(kRun / run, held));
+  }
+  // In groups of about one size: up to a quarter more rather than a small one at the end.
   const int64_t groups = std::max<int64_t>(1, (share + wanted * 3 / 4) / wanted);
   return (share + groups - 1) / groups;
 }
@@ -98,8 +102,8 @@ Planes<T> planes(T* out, const Chunks& in, const Part& p) {
   return {out + p.n * sample + p.c * in.positions + p.s, sample, in.positions};
 }
 
-// Stages of a training step: for groups of channels where there are any (a group's data is then
-// still in cache for `second`), else chunk by chunk. `start` looks at channels, `first` leaves
+// Stages of a training step: for groups of channels where there are any (whose data `second` may
+// still find in a cache), else chunk by chunk. `start` looks at channels, `first` leaves
 // partial results for (chunk, channel) and `join` adds the partials of channels [begin, end) in
 // their order, so both ways give the same bits.
 template <class Start, class First, class Join, class Second>
@@ -107,16 +111,15 @@ void by_channels(const Chunks& chunks, const Start& start, const First& first, c
                  const Second& second) {
   const int64_t C = chunks.channels, cost = chunks.cost * chunks.batch * chunks.positions;
   if (const int64_t size = chunks.group) {
-    return parallel((C + size - 1) / size, size * cost, chunks.traffic,
-                    [&](int64_t begin, int64_t end) {
-                      for (int64_t c = begin * size; c < std::min(end * size, C); c += size) {
-                        const int64_t n = std::min(size, C - c);
-                        start(c, c + n);
-                        for (int64_t i = 0; i < chunks.count; ++i) first(i, chunks.at(i, c, n));
-                        join(c, c + n);
-                        second(chunks.samples(0, chunks.batch, c, n).before(n));
-                      }
-                    });
+    return parallel(C, cost, chunks.traffic, [&](int64_t begin, int64_t end) {
+      for (int64_t c = begin; c < end; c += size) {
+        const int64_t n = std::min(size, end - c);
+        start(c, c + n);
+        for (int64_t i = 0; i < chunks.count; ++i) first(i, chunks.at(i, c, n));
+        join(c, c + n);
+        second(chunks.samples(0, chunks.batch, c, n).before(n));
+      }
+    });
   }
   start(0, C);
   parallel(C * chunks.count, cost / chunks.count, chunks.traffic, [&](int64_t begin, int64_t end) {

@@ -65,7 +65,8 @@ std::optional<int64_t> read_given() {
   return bytes;
 }
 
-// With half of the last cache, or all of it, for what is to stay.
+// With half of the last cache, or all of it, for what is to stay. Half or all of what is given, or
+// of a thread's part of a socket's cache, is the same.
 Traffic traffic_within(bool half, int64_t bytes, int64_t run) {
   static const Cache last = read_last_cache();
   static const std::optional<int64_t> given = read_given();
@@ -73,8 +74,8 @@ Traffic traffic_within(bool half, int64_t bytes, int64_t run) {
   if (given) return bytes > *given ? Traffic::streamed : Traffic::cached;
   const int64_t threads = torch::stable::get_num_threads();
   if (last.bytes > kSocket) return bytes > threads * kShare ? Traffic::streamed : Traffic::cached;
-  // The threads may have several last caches between them. And a little more, as there are sizes of
-  // a power of two and one.
+  // The threads may have several last caches between them. An eighth more than there is, as there
+  // are sizes of a power of two and one.
   const int64_t all = std::max<int64_t>(1, threads / last.cores) * last.bytes;
   const int64_t ours = half ? all / 2 : all;
   return bytes > ours + ours / 8 ? Traffic::streamed : Traffic::cached;
@@ -82,7 +83,7 @@ Traffic traffic_within(bool half, int64_t bytes, int64_t run) {
 
 }  // namespace
 
-// The other half is left to other users.
+// Half is left to other users.
 Traffic traffic(int64_t bytes, int64_t run) { return traffic_within(true, bytes, run); }
 Traffic traffic_of_copy(int64_t written, int64_t run) {
   return traffic_within(false, written, run);

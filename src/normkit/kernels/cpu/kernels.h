@@ -170,7 +170,7 @@ struct ChannelStatistics {
 };
 
 // The numbers of every channel. N is a pointer to one per channel; inside a kernel, a vector, and M
-// what stands for the mean.
+// that of the mean or a Subtrahend (vector.h).
 
 // y = (x - mean) * (scale + scale_rest) + bias; scale_rest is what rounding the scale lost.
 template <class N, class M = N>

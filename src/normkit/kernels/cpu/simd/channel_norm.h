@@ -30,10 +30,15 @@ inline auto lanes(const A* numbers, W width) {
   return load(numbers, width);
 }
 
-// Likewise, means. What serves a whole plane is prepared for it.
+// Likewise, means, which a plane has as a Subtrahend. So has a vector of two planes, or their NaNs
+// would differ in sign.
 template <class A>
 inline Subtrahend<Vec<A>> means(const A* numbers, Same) {
   return subtrahend(*numbers);
+}
+template <class A>
+inline Subtrahend<Vec<A>> means(const A* numbers, Both both) {
+  return {first_lanes<A>(both.first) ? broadcast(A(-numbers[0])) : broadcast(A(-numbers[1]))};
 }
 template <class A, class W>
 inline auto means(const A* numbers, W width) {

@@ -53,9 +53,9 @@ inline Vec<A> broadcast(A a) {
   return a - Vec<A>{};
 }
 
-// What is subtracted from much, in every lane. It is kept negative, as an addition has its load for
-// nothing on either side, a subtraction on its right alone. (Negated as a vector it would not be:
-// the compiler makes a subtraction of it again.)
+// What is subtracted from much, in every lane. It is kept negative: x86 takes either side of an
+// addition from memory in the same instruction, of a subtraction the right side alone. (Negated as
+// a vector it would not be: the compiler makes a subtraction of it again.)
 template <class V>
 struct Subtrahend {
   V negative;
