@@ -35,7 +35,9 @@ CHANNELS = [
     (14000, 5),
     (600, 130),
     (50, 3, 50, 9),
-    (300, 26, 17, 17),  # more pages than a core remembers
+    # More pages than a core remembers; and so many samples that no group stays in any cache.
+    (300, 26, 17, 17),
+    (8000, 32, 3, 3),
 ]
 
 

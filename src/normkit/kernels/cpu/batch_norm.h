@@ -17,6 +17,7 @@ namespace normkit {
 constexpr int64_t kChunk = 32768;
 constexpr int64_t kMinBlockRows = 64;
 constexpr int64_t kMaxBlocks = 128;
+
 // A part of planar data: channels [c, c + box.channels) of samples [n, n + box.batch), positions
 // [s, s + box.length).
 struct Part {
